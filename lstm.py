@@ -1,0 +1,272 @@
+"""Trains an LSTM language model on the Penn Treebank, and reports its perplexity each epoch.
+
+The model is that of Zaremba, Sutskever and Vinyals, "Recurrent Neural Network Regularization"
+(arXiv 1409.2329), in the form of the PTB tutorial of TensorFlow 1.x. What it is known to reach:
+
+    config   epochs    train    valid     test   perplexity
+    small        13    40.55   120.70   115.52
+    medium       39    45.68    86.97    83.47
+    large        55    37.94    82.75    78.49
+
+    python lstm.py --config small
+"""
+
+import os
+import time
+
+import numpy as np
+
+import configs
+from configs import LargeConfig, MediumConfig, SmallConfig, TstConfig  # noqa: F401 (also found here)
+from ptb import command_line, reader, rnn, session as sessions
+from ptb.config import get_config
+from ptb.errors import UserError
+
+import tensorflow.compat.v1 as tf
+
+flags = tf.app.flags
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("config", "small", "Configuration: small, medium, large, tst, or your own.")
+flags.DEFINE_string("data_path", "simple-examples/data", "Folder of ptb.{train,valid,test}.txt.")
+flags.DEFINE_string("save_path", "./Out", "Model output directory; a run is in <it>/<config>/.")
+flags.DEFINE_bool("use_fp16", False, "Compute with 16-bit floats instead of 32-bit floats.")
+flags.DEFINE_enum("rnn_mode", "basic", ["basic"], "How the LSTM is computed: step by step.")
+flags.DEFINE_integer(
+    "seed", 1, "Decides the initial weights and the dropout.", lower_bound=0, upper_bound=2**31 - 1
+)
+FLAGS.mark_as_parsed()  # the defaults hold where nobody parses: a notebook, a test
+
+
+def data_type():
+    """Returns the type of activations and products; variables, loss and update are float32."""
+    return tf.float16 if FLAGS.use_fp16 else tf.float32
+
+
+class PTBInput:
+    """The input data: x and y of each step, and how many steps an epoch has.
+
+    Raises UserError (a ValueError) where the data is too short for one step.
+    """
+
+    def __init__(self, config, data, name=None):
+        self.batch_size = batch_size = config.batch_size
+        self.num_steps = num_steps = config.num_steps
+        # The last word of each row is only ever a target: hence the -1.
+        self.epoch_size = ((len(data) // batch_size) - 1) // num_steps
+        self.step = reader.epoch_steps(self.epoch_size)  # run_epoch feeds it
+        self.input_data, self.targets = reader.ptb_producer(
+            data, batch_size, num_steps, name=name, step=self.step
+        )
+
+
+class PTBModel:
+    """The PTB model: embedding, LSTM layers, softmax; and, in training, its update."""
+
+    def __init__(self, is_training, config, input_):
+        self._input = input_
+        batch_size = input_.batch_size
+        num_steps = input_.num_steps
+        size = config.hidden_size
+        vocab_size = config.vocab_size
+        global_step = tf.train.get_or_create_global_step()
+
+        def dropout_masks(layer):
+            shape = [num_steps, batch_size, size]
+            return rnn.dropout_masks(
+                shape, config.keep_prob, FLAGS.seed, global_step, layer, data_type()
+            )
+
+        def lstm_cell(layer):
+            cell = rnn.BasicLSTMCell(size, forget_bias=0.0)
+            if is_training and config.keep_prob < 1:
+                cell = rnn.DropoutWrapper(cell, dropout_masks(layer))
+            return cell
+
+        cell = rnn.MultiRNNCell([lstm_cell(k + 1) for k in range(config.num_layers)])
+        self._initial_state = cell.zero_state(batch_size, data_type())
+
+        with tf.device("/cpu:0"):
+            inputs = rnn.embedding_lookup(vocab_size, size, input_.input_data, data_type())
+        if is_training and config.keep_prob < 1:
+            inputs = inputs * tf.transpose(dropout_masks(0), [1, 0, 2])
+
+        # The LSTM is unrolled over num_steps words: as far back as gradients reach.
+        outputs = []
+        state = self._initial_state
+        with tf.variable_scope("RNN"):
+            for time_step in range(num_steps):
+                if time_step > 0:
+                    tf.get_variable_scope().reuse_variables()
+                (cell_output, state) = cell(inputs[:, time_step, :], state)
+                outputs.append(cell_output)
+        output = tf.reshape(tf.concat(outputs, 1), [-1, size])
+
+        logits = rnn.softmax_logits(output, vocab_size)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=tf.reshape(input_.targets, [-1]), logits=logits
+        )
+        self._cost = cost = tf.reduce_sum(loss) / batch_size
+        self._final_state = state
+
+        if not is_training:
+            return
+
+        self._lr = tf.Variable(0.0, trainable=False)
+        tvars = tf.trainable_variables()
+        grads, _ = tf.clip_by_global_norm(tf.gradients(cost, tvars), config.max_grad_norm)
+        optimizer = tf.train.GradientDescentOptimizer(self._lr)
+        self._train_op = optimizer.apply_gradients(zip(grads, tvars), global_step=global_step)
+
+        self._new_lr = tf.placeholder(tf.float32, shape=[], name="new_learning_rate")
+        self._lr_update = tf.assign(self._lr, self._new_lr)
+
+    def assign_lr(self, session, lr_value):
+        """Sets the learning rate of the training model."""
+        session.run(self._lr_update, feed_dict={self._new_lr: lr_value})
+
+    @property
+    def input(self):
+        """The PTBInput."""
+        return self._input
+
+    @property
+    def initial_state(self):
+        """One (c, h) for each layer, each [batch_size, hidden_size]; zero unless fed."""
+        return self._initial_state
+
+    @property
+    def cost(self):
+        """The sum over the batch's words of the negative log probability (nats), / batch_size."""
+        return self._cost
+
+    @property
+    def final_state(self):
+        """The state after the last of the num_steps words, like initial_state."""
+        return self._final_state
+
+    @property
+    def lr(self):
+        """The learning rate, a variable; of a training model only."""
+        return self._lr
+
+    @property
+    def train_op(self):
+        """Updates the variables and counts the global step; of a training model only."""
+        return self._train_op
+
+
+def run_epoch(session, model, eval_op=None, verbose=False):
+    """Runs the model over its whole data, from the zero state; returns the perplexity.
+
+    Args:
+      session: the session.
+      model: a PTBModel.
+      eval_op: an operation to run with each step, such as model.train_op.
+      verbose: print about ten lines: position, perplexity so far and speed (words/s).
+
+    Returns:
+      exp(sum of costs / sum of num_steps): the exponential of the mean nats per word.
+
+    Raises:
+      FloatingPointError: the cost became NaN or infinite.
+    """
+    start_time = time.time()
+    costs = 0.0
+    iters = 0
+    epoch_size = model.input.epoch_size
+    interval = max(epoch_size // 10, 1)
+    state = session.run(model.initial_state)
+
+    fetches = {"cost": model.cost, "final_state": model.final_state}
+    if eval_op is not None:
+        fetches["eval_op"] = eval_op
+
+    for step in range(epoch_size):
+        feed_dict = {model.input.step: step}
+        for i, (c, h) in enumerate(model.initial_state):
+            feed_dict[c] = state[i].c
+            feed_dict[h] = state[i].h
+
+        vals = session.run(fetches, feed_dict)
+        cost = float(vals["cost"])  # NumPy would go on adding in float32
+        state = vals["final_state"]
+        if not np.isfinite(cost):
+            raise FloatingPointError(f"the cost is {cost} at step {step} of {epoch_size}")
+
+        costs += cost
+        iters += model.input.num_steps
+
+        if verbose and step % interval == min(10, interval - 1):
+            print("%.3f perplexity: %.3f speed: %.0f wps" %
+                  (step * 1.0 / epoch_size, perplexity(costs, iters),
+                   iters * model.input.batch_size / (time.time() - start_time)))
+
+    return perplexity(costs, iters)
+
+
+def perplexity(costs, iters):
+    """Returns exp(costs / iters); infinity where that is too large for a float."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(costs / iters))
+
+
+def main(_):
+    """Trains the configuration for all its epochs, tests it and saves it."""
+    tf.disable_eager_execution()
+    config = get_config(FLAGS.config, configs)
+    eval_config = get_config(FLAGS.config, configs)
+    eval_config.batch_size = 1
+    eval_config.num_steps = 1
+    run_folder = sessions.make_run_folder(FLAGS.save_path, FLAGS.config)
+
+    raw_data = reader.ptb_raw_data(FLAGS.data_path, config.vocab_size)
+    train_data, valid_data, test_data, _ = raw_data
+
+    with tf.Graph().as_default():
+        initializer = rnn.uniform_initializer(config.init_scale, FLAGS.seed)
+
+        with tf.name_scope("Train"):
+            train_input = PTBInput(config=config, data=train_data, name="TrainInput")
+            with tf.variable_scope("Model", reuse=None, initializer=initializer):
+                m = PTBModel(is_training=True, config=config, input_=train_input)
+
+        with tf.name_scope("Valid"):
+            valid_input = PTBInput(config=config, data=valid_data, name="ValidInput")
+            with tf.variable_scope("Model", reuse=True, initializer=initializer):
+                mvalid = PTBModel(is_training=False, config=config, input_=valid_input)
+
+        with tf.name_scope("Tst"):
+            test_input = PTBInput(config=eval_config, data=test_data, name="TstInput")
+            with tf.variable_scope("Model", reuse=True, initializer=initializer):
+                mtst = PTBModel(is_training=False, config=eval_config, input_=test_input)
+
+        sv = sessions.supervisor()
+        with sessions.managed_session(sv) as session:
+            for i in range(config.max_max_epoch):
+                lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
+                learning_rate = config.learning_rate * lr_decay
+                m.assign_lr(session, learning_rate)
+
+                print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
+                try:
+                    train_perplexity = run_epoch(session, m, eval_op=m.train_op, verbose=True)
+                    print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
+                    valid_perplexity = run_epoch(session, mvalid)
+                    print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
+                except FloatingPointError as error:
+                    raise UserError(
+                        f"epoch {i + 1}, learning rate {learning_rate:.3f}: {error}; "
+                        "lower learning_rate, init_scale or max_grad_norm in configs.py"
+                    ) from error
+
+            test_perplexity = run_epoch(session, mtst)
+            print("Test Perplexity: %.3f" % test_perplexity)
+
+            path = os.path.join(run_folder, "model.ckpt")
+            print("Saving model to %s." % path)
+            sv.saver.save(session, path, global_step=sv.global_step)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

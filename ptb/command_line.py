@@ -1,0 +1,44 @@
+"""Runs a script's main the way a person expects: strict flags, one line for an error."""
+
+import os
+import sys
+
+import tensorflow.compat.v1 as tf
+
+from ptb.errors import UserError
+
+flags = tf.app.flags
+FLAGS = flags.FLAGS
+
+
+def run(main, argv=None):
+    """Parses the flags, calls `main(argv)` and exits; the strict twin of `tf.app.run`.
+
+    `tf.app.run` ignores flags it does not know and words that belong to none, and shows a traceback
+    for a bad value. Here each of these, and any UserError, is one line on stderr and exit status 2.
+    Other exceptions keep their traceback.
+    """
+    argv = sys.argv if argv is None else argv
+    script = os.path.basename(argv[0])
+    if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
+        print(sys.modules["__main__"].__doc__.strip())
+        print(FLAGS.main_module_help())
+        sys.exit(0)
+    try:
+        words = FLAGS(argv)[1:]
+        if words:
+            raise UserError(f"unexpected word '{words[0]}': flags are written --name=value")
+        # Each epoch's lines are seen at once in a file or pipe too.
+        sys.stdout.reconfigure(line_buffering=True)
+        sys.exit(main(argv[:1]))
+    except (flags.Error, UserError) as error:
+        sys.exit(_failed(script, error))
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _failed(script, error):
+    """Prints an error as one line; returns the exit status of a mistake in usage."""
+    print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,168 @@
+"""Reads a corpus: text files -> word ids -> the (x, y) tensors of a training step.
+
+The functions carry the names of the reader of the TensorFlow PTB tutorial. A corpus is a folder
+with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`: UTF-8, words between spaces, one sentence
+a line.
+"""
+
+import collections
+import itertools
+import os
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ptb.errors import UserError
+
+EOS = "<eos>"
+UNK = "<unk>"
+CHUNK = 1 << 20  # characters read at a time, so that memory does not grow with the file
+
+
+def _read_words(filename):
+    """Yields the words of a text file; every line end is the word `<eos>`.
+
+    `\\n`, `\\r\\n` and `\\r` end a line. A last line without a line end gets no `<eos>`.
+
+    Raises:
+      UserError: the file cannot be read, or is not UTF-8.
+    """
+    return itertools.chain.from_iterable(_read_chunks(filename))
+
+
+def _read_chunks(filename):
+    """Yields the words of a text file as lists, one for each CHUNK of text."""
+    try:
+        with open(filename, encoding="utf-8-sig") as file:
+            rest = ""  # the beginning of a word that the next chunk completes
+            while chunk := file.read(CHUNK):
+                text = rest + chunk.replace("\n", f" {EOS} ")
+                words = text.split()
+                rest = "" if text[-1].isspace() else words.pop()
+                yield words
+            if rest:
+                yield [rest]
+    except UnicodeDecodeError as error:
+        line = _first_line_not_utf8(filename)
+        raise UserError(f"{filename}: line {line} is not UTF-8; convert the file first") from error
+    except OSError as error:
+        raise UserError(f"{filename}: {error.strerror}; the corpus is read from there") from error
+
+
+def _first_line_not_utf8(filename):
+    """Returns the number, from 1, of the first line that does not decode."""
+    with open(filename, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+
+
+def _build_vocab(filename, vocab_size=None):
+    """Returns {word: id}, ids by falling count in the file, then alphabetically.
+
+    With a `vocab_size`, at most that many: the most frequent words and `<unk>`. `<unk>` takes the
+    last id where the file has none, or where it is too rare to be kept for its own count.
+
+    Raises:
+      UserError: the file cannot be read, is not UTF-8, or holds no word.
+    """
+    counter = collections.Counter(_read_words(filename))
+    if not counter:
+        raise UserError(f"{filename}: no words in it; put one sentence on a line")
+    words = sorted(counter, key=lambda word: (-counter[word], word))
+    if UNK not in words[:vocab_size]:
+        words = [word for word in words if word != UNK]
+        words = words[: None if vocab_size is None else vocab_size - 1] + [UNK]
+    return {word: i for i, word in enumerate(words[:vocab_size])}
+
+
+def _file_to_word_ids(filename, word_to_id):
+    """Returns the file as an int32 array of ids; words not in `word_to_id` are `<unk>`.
+
+    Raises:
+      UserError: the file cannot be read, is not UTF-8, or holds no word.
+    """
+    unknown = word_to_id[UNK]
+    ids = (word_to_id.get(word, unknown) for word in _read_words(filename))
+    ids = np.fromiter(ids, dtype=np.int32)
+    if not ids.size:
+        raise UserError(f"{filename}: no words in it; put one sentence on a line")
+    return ids
+
+
+def ptb_raw_data(data_path, vocab_size=None):
+    """Reads `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt` in the folder `data_path`.
+
+    Args:
+      data_path: the folder.
+      vocab_size: keep the most frequent words, at most this many; None keeps all.
+
+    Returns:
+      (train_data, valid_data, test_data, vocabulary): three int32 arrays of word ids, and the
+      number of different ids, `<unk>` included.
+
+    Raises:
+      UserError: a file is missing, empty or not UTF-8.
+    """
+    train_path, valid_path, test_path = (
+        os.path.join(data_path, f"ptb.{part}.txt") for part in ("train", "valid", "test")
+    )
+    word_to_id = _build_vocab(train_path, vocab_size)
+    train_data = _file_to_word_ids(train_path, word_to_id)
+    valid_data = _file_to_word_ids(valid_path, word_to_id)
+    test_data = _file_to_word_ids(test_path, word_to_id)
+    return train_data, valid_data, test_data, len(word_to_id)
+
+
+def epoch_steps(epoch_size):
+    """Returns a scalar int64 tensor: 0, 1 … epoch_size - 1, over and over, one each session.run.
+
+    Who feeds it decides the position instead.
+    """
+    steps = tf.data.Dataset.range(epoch_size).repeat()
+    return tf.data.make_one_shot_iterator(steps).get_next()
+
+
+def ptb_producer(raw_data, batch_size, num_steps, name=None, step=None):
+    """Cuts the ids into `batch_size` equal rows and walks along them, `num_steps` words at a time.
+
+    Args:
+      raw_data: the ids, a list or an int32 array; kept outside the graph.
+      batch_size: number of rows.
+      num_steps: words of each row in one step.
+      name: a name for the operations.
+      step: a scalar tensor, the position; by default the next one each time, and round again.
+
+    Returns:
+      (x, y): int32 tensors of shape [batch_size, num_steps]. In step i, x is columns
+      [i * num_steps, (i + 1) * num_steps) of the rows, and y is one column to the right. Both come
+      from one operation, so they belong together; no queue is involved.
+
+    Raises:
+      UserError: the text is too short for a single step.
+    """
+    raw_data = np.asarray(raw_data, dtype=np.int32)
+    batch_len = len(raw_data) // batch_size
+    epoch_size = (batch_len - 1) // num_steps
+    if epoch_size < 1:
+        raise UserError(
+            f"{name or 'ptb_producer'}: {len(raw_data)} words are too few for batch_size "
+            f"{batch_size} and num_steps {num_steps}: use {batch_size * (num_steps + 1)} or more, "
+            "or lower these"
+        )
+    rows = raw_data[: batch_size * batch_len].reshape(batch_size, batch_len)
+
+    def batch(step):
+        start = step * num_steps
+        return rows[:, start : start + num_steps], rows[:, start + 1 : start + num_steps + 1]
+
+    with tf.name_scope(name, "PTBProducer"):
+        if step is None:
+            step = epoch_steps(epoch_size)
+        # The ids stay in this NumPy array: as a constant they would be in every saved graph.
+        x, y = tf.numpy_function(batch, [step], [tf.int32, tf.int32])
+        x.set_shape([batch_size, num_steps])
+        y.set_shape([batch_size, num_steps])
+        return x, y

@@ -1,0 +1,132 @@
+"""The network's pieces: embedding, LSTM cells, dropout, softmax; and how they start.
+
+The cells follow Zaremba et al. 2014, "Recurrent Neural Network Regularization" (arXiv 1409.2329),
+in the form of TensorFlow 1.x's `BasicLSTMCell`: the same names, shapes and gate order, so that its
+checkpoints load here and ours load there.
+
+Variables are float32. A cell computes in the type of its inputs: float16 for `--use_fp16`.
+"""
+
+import collections
+
+import tensorflow.compat.v1 as tf
+
+LSTMStateTuple = collections.namedtuple("LSTMStateTuple", ["c", "h"])
+LSTMStateTuple.__doc__ = "The state of one layer: c and h, each of shape [batch_size, size]."
+
+
+class BasicLSTMCell:
+    """One LSTM layer at one time step.
+
+        i, j, f, o = split([inputs, h] @ kernel + bias)
+        c' = c * sigmoid(f + forget_bias) + sigmoid(i) * tanh(j)
+        h' = tanh(c') * sigmoid(o)
+    """
+
+    def __init__(self, size, forget_bias=1.0):
+        self._size = size
+        self._forget_bias = forget_bias
+
+    def zero_state(self, batch_size, dtype):
+        """Returns the LSTMStateTuple before the first word: zeros."""
+        zeros = tf.zeros([batch_size, self._size], dtype)
+        return LSTMStateTuple(tf.identity(zeros, name="c"), tf.identity(zeros, name="h"))
+
+    def __call__(self, inputs, state):
+        """Takes inputs [batch_size, n] and a state; returns (h', LSTMStateTuple(c', h'))."""
+        kernel, bias = self.variables(inputs.shape[-1])
+        c, h = state
+        gates = tf.matmul(tf.concat([inputs, h], 1), tf.cast(kernel, inputs.dtype))
+        gates = tf.nn.bias_add(gates, tf.cast(bias, inputs.dtype))
+        i, j, f, o = tf.split(gates, 4, axis=1)
+        new_c = c * tf.sigmoid(f + self._forget_bias) + tf.sigmoid(i) * tf.tanh(j)
+        new_h = tf.tanh(new_c) * tf.sigmoid(o)
+        return new_h, LSTMStateTuple(new_c, new_h)
+
+    def variables(self, input_size):
+        """Returns kernel [input_size + size, 4 * size] and bias [4 * size], made or reused."""
+        with tf.variable_scope("basic_lstm_cell"):
+            kernel = tf.get_variable("kernel", [input_size + self._size, 4 * self._size])
+            bias = tf.get_variable("bias", [4 * self._size], initializer=tf.zeros_initializer())
+        return kernel, bias
+
+
+class DropoutWrapper:
+    """A cell whose output is multiplied by a mask; the carried state is not.
+
+    Args:
+      cell: the cell.
+      masks: [num_steps, batch_size, size], one mask for each time step, used in turn.
+    """
+
+    def __init__(self, cell, masks):
+        self._cell = cell
+        self._masks = iter(tf.unstack(masks))
+        self.zero_state = cell.zero_state
+
+    def __call__(self, inputs, state):
+        output, state = self._cell(inputs, state)
+        return output * next(self._masks), state
+
+
+class MultiRNNCell:
+    """Layers one above the other: the output of each is the input of the next."""
+
+    def __init__(self, cells):
+        self._cells = cells
+
+    def zero_state(self, batch_size, dtype):
+        """Returns a tuple with the zero state of each layer."""
+        with tf.name_scope("zero_state"):
+            return tuple(cell.zero_state(batch_size, dtype) for cell in self._cells)
+
+    def __call__(self, inputs, state):
+        """Takes inputs [batch_size, n] and each layer's state; returns (output, new states)."""
+        new_states = []
+        with tf.variable_scope("multi_rnn_cell"):
+            for layer, (cell, layer_state) in enumerate(zip(self._cells, state, strict=True)):
+                with tf.variable_scope(f"cell_{layer}"):
+                    inputs, new_state = cell(inputs, layer_state)
+                new_states.append(new_state)
+        return inputs, tuple(new_states)
+
+
+def dropout_masks(shape, keep_prob, seed, step, layer, dtype):
+    """Returns masks [num_steps, batch_size, size]: 1 / keep_prob where a unit is kept, else 0.
+
+    A pure function of seed, step, layer and shape: a run taken up again draws the masks it would
+    have drawn. `layer` counts from 0, the embedded input; `step` is the training step.
+    """
+    with tf.name_scope("dropout"):
+        key = tf.stack([tf.constant((layer << 32) + seed, tf.int64), tf.cast(step, tf.int64)])
+        kept = tf.random.stateless_uniform(shape, key, alg="philox") < keep_prob
+        return tf.cast(kept, dtype) / tf.constant(keep_prob, dtype)
+
+
+def embedding_lookup(vocab_size, size, ids, dtype):
+    """Returns the embedding, in `dtype`, of every word of ids: [..., size]."""
+    embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
+    return tf.cast(tf.nn.embedding_lookup(embedding, ids), dtype)
+
+
+def softmax_logits(output, vocab_size):
+    """Takes output [n, size]; returns the float32 logits [n, vocab_size] of the next word."""
+    softmax_w = tf.get_variable("softmax_w", [output.shape[-1], vocab_size], dtype=tf.float32)
+    softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
+    logits = tf.matmul(output, tf.cast(softmax_w, output.dtype))
+    return tf.cast(logits, tf.float32) + softmax_b
+
+
+def uniform_initializer(scale, seed):
+    """Returns an initializer that draws from [-scale, scale), other numbers for each variable.
+
+    Only the seed and the order of the variables decide, where TensorFlow's graph-level seed also
+    counts every operation made before: the same weights whatever else the graph holds.
+    """
+    variables = iter(range(1 << 31))
+
+    def initializer(shape, dtype=tf.float32, **_):
+        key = [seed, next(variables)]
+        return tf.random.stateless_uniform(shape, key, -scale, scale, dtype, alg="philox")
+
+    return initializer

@@ -1,0 +1,52 @@
+"""The session a script runs in: a Supervisor's, without what a Supervisor does behind one's back."""
+
+import contextlib
+import os
+import tempfile
+
+import tensorflow.compat.v1 as tf
+
+from ptb.errors import UserError
+
+
+def supervisor():
+    """Returns a `tf.train.Supervisor` that initializes variables and owns the saver, no more.
+
+    Without a logdir it neither restores nor saves on its own clock, and no thread evaluates
+    summaries of the model while the loop is training it.
+    """
+    tf.logging.set_verbosity(tf.logging.ERROR)  # its class is marked as deprecated, with a warning
+    return tf.train.Supervisor(logdir=None, summary_op=None, save_model_secs=0)
+
+
+@contextlib.contextmanager
+def managed_session(sv):
+    """A supervisor's managed session, in which no error passes for success.
+
+    `Supervisor.managed_session` takes OutOfRangeError, also that of a damaged file, as the normal
+    end of the data and drops it; here it is raised as a RuntimeError. Operations without a kernel
+    for a device go where they have one (soft placement).
+    """
+    with sv.managed_session(config=tf.ConfigProto(allow_soft_placement=True)) as session:
+        try:
+            yield session
+        except tf.errors.OutOfRangeError as error:
+            raise RuntimeError(f"out of range inside the session: {error.message}") from error
+
+
+def make_run_folder(save_path, config_name):
+    """Makes `<save_path>/<config_name>`, where a run lives, and returns it.
+
+    Raises:
+      UserError: it cannot be made, or nothing can be written there.
+    """
+    folder = os.path.join(save_path, config_name.lower())
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--save_path {save_path}: cannot write to {folder} ({error.strerror})"
+        ) from error
+    return folder
