@@ -27,13 +27,20 @@ import tensorflow.compat.v1 as tf
 flags = tf.app.flags
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("config", "small", "Configuration: small, medium, large, tst, or your own.")
-flags.DEFINE_string("data_path", "simple-examples/data", "Folder of ptb.{train,valid,test}.txt.")
-flags.DEFINE_string("save_path", "./Out", "Model output directory; a run is in <it>/<config>/.")
-flags.DEFINE_bool("use_fp16", False, "Compute with 16-bit floats instead of 32-bit floats.")
-flags.DEFINE_enum("rnn_mode", "basic", ["basic"], "How the LSTM is computed: step by step.")
+flags.DEFINE_string(
+    "config", "small", "What to train: small, medium, large, tst, or a class you add to configs.py."
+)
+flags.DEFINE_string(
+    "data_path", "simple-examples/data", "Where ptb.train.txt, ptb.valid.txt and ptb.test.txt are."
+)
+flags.DEFINE_string("save_path", "./Out", "Where runs are saved, each in <save_path>/<config>.")
+flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instead of 32-bit ones.")
+flags.DEFINE_enum(
+    "rnn_mode", "basic", ["basic"], "How to compute the LSTM: basic is a loop over time steps."
+)
 flags.DEFINE_integer(
-    "seed", 1, "Decides the initial weights and the dropout.", lower_bound=0, upper_bound=2**31 - 1
+    "seed", 1, "What decides the initial weights and the dropout; the same seed, the same results.",
+    lower_bound=0, upper_bound=2**31 - 1,
 )
 FLAGS.mark_as_parsed()  # the defaults hold where nobody parses: a notebook, a test
 

@@ -21,7 +21,7 @@ def run(main, argv=None):
     argv = sys.argv if argv is None else argv
     script = os.path.basename(argv[0])
     if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
-        print(sys.modules["__main__"].__doc__.strip())
+        print(sys.modules[main.__module__].__doc__.strip())
         print(FLAGS.main_module_help())
         sys.exit(0)
     try:
@@ -31,14 +31,16 @@ def run(main, argv=None):
         # Each epoch's lines are seen at once in a file or pipe too.
         sys.stdout.reconfigure(line_buffering=True)
         sys.exit(main(argv[:1]))
-    except (flags.Error, UserError) as error:
+    except flags.Error as error:
+        sys.exit(_failed(script, f"{error}; --help lists the flags"))
+    except UserError as error:
         sys.exit(_failed(script, error))
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _failed(script, error):
-    """Prints an error as one line; returns the exit status of a mistake in usage."""
-    print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
+def _failed(script, message):
+    """Prints a message as one line; returns the exit status of a mistake in usage."""
+    print(f"{script}: {' '.join(str(message).split())}", file=sys.stderr)
     return 2

@@ -1,0 +1,46 @@
+"""What the tests share: small corpora, small models, and the folder of reference material."""
+
+import pathlib
+import random
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import lstm
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+tf.disable_eager_execution()
+
+
+@pytest.fixture
+def shared():
+    """The folder with PTB and a TensorFlow 1.15 checkpoint; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the reference material beside the project (../shared)")
+    return SHARED
+
+
+@pytest.fixture
+def flags():
+    """lstm.FLAGS, put back after the test."""
+    saved = {name: lstm.FLAGS[name].value for name in ("use_fp16", "seed", "rnn_mode")}
+    yield lstm.FLAGS
+    for name, value in saved.items():
+        lstm.FLAGS[name].value = value
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A folder with a corpus of 30 word types, large enough for one step of TstConfig."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = random.Random(7)
+    for part, lines in ("train", 300), ("valid", 60), ("test", 20):
+        text = "".join(
+            " ".join(f"w{min(int(rng.expovariate(0.2)), 29)}" for _ in range(rng.randint(3, 12)))
+            + "\n"
+            for _ in range(lines)
+        )
+        (folder / f"ptb.{part}.txt").write_text(text, encoding="utf-8")
+    return folder

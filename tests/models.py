@@ -1,0 +1,101 @@
+"""Builds the three models of `lstm.main`, and moves parameters in and out of them."""
+
+import contextlib
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import configs
+import lstm
+from ptb import rnn
+
+
+class TinyConfig(configs.TstConfig):
+    """Two layers, and the state worth carrying: weights large enough for it to matter."""
+
+    init_scale = 0.8
+    max_grad_norm = 5
+    num_layers = 2
+    num_steps = 3
+    hidden_size = 6
+    batch_size = 4
+    vocab_size = 30
+
+
+@contextlib.contextmanager
+def built(config, ids):
+    """Yields (session, train, valid, test): the models on one list of ids, initialized.
+
+    The test model has batch size 1 and one step.
+    """
+    eval_config = type(config)()
+    eval_config.batch_size = eval_config.num_steps = 1
+    with tf.Graph().as_default():
+        initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
+        models = []
+        for name, its_config in ("Train", config), ("Valid", config), ("Tst", eval_config):
+            with tf.name_scope(name):
+                input_ = lstm.PTBInput(its_config, ids, name=f"{name}Input")
+                with tf.variable_scope("Model", reuse=bool(models), initializer=initializer):
+                    models.append(lstm.PTBModel(not models, its_config, input_))
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            yield session, *models
+
+
+def names(num_layers):
+    """Returns the variable names, arranged as numpy_lstm's parameters are."""
+    cell = "Model/RNN/multi_rnn_cell/cell_{}/basic_lstm_cell/{}"
+    return {
+        "embedding": "Model/embedding",
+        "kernels": [cell.format(k, "kernel") for k in range(num_layers)],
+        "biases": [cell.format(k, "bias") for k in range(num_layers)],
+        "softmax_w": "Model/softmax_w",
+        "softmax_b": "Model/softmax_b",
+    }
+
+
+def as_params(values, num_layers):
+    """Arranges arrays {variable name: array} as numpy_lstm's parameters, in float64."""
+
+    def get(name):
+        if isinstance(name, list):
+            return [get(n) for n in name]
+        return np.asarray(values[name], np.float64)
+
+    return {key: get(name) for key, name in names(num_layers).items()}
+
+
+def flat(params):
+    """Returns {name: array} of what is arranged as numpy_lstm's parameters."""
+    out = {}
+    for key, value in params.items():
+        if isinstance(value, list):
+            out.update({f"{key}[{k}]": array for k, array in enumerate(value)})
+        else:
+            out[key] = value
+    return out
+
+
+def variables(session):
+    """Returns the trainable variables' values, {name: array}."""
+    return session.run({v.op.name: v for v in tf.trainable_variables()})
+
+
+def load(session, values):
+    """Sets variables to `values`, {name: array}."""
+    for variable in tf.trainable_variables():
+        initializer = variable.initializer
+        session.run(initializer, {initializer.inputs[1]: values[variable.op.name]})
+
+
+def randomize(session, scale, seed=0):
+    """Sets every trainable variable, the zero biases too, to uniform values in ±scale."""
+    rng = np.random.default_rng(seed)
+    values = {v.op.name: rng.uniform(-scale, scale, v.shape) for v in tf.trainable_variables()}
+    load(session, values)
+
+
+def difference(a, b):
+    """Returns ‖a − b‖ / ‖b‖."""
+    return np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b)
