@@ -17,8 +17,8 @@ import time
 import numpy as np
 
 import configs
-from configs import LargeConfig, MediumConfig, SmallConfig, TstConfig  # noqa: F401 (also found here)
-from ptb import command_line, reader, rnn, session as sessions
+from configs import LargeConfig, MediumConfig, SmallConfig, TstConfig  # noqa: F401 (lstm.SmallConfig)
+from ptb import command_line, reader, rnn, session as sessions  # before TensorFlow, to quiet it
 from ptb.config import get_config
 from ptb.errors import UserError
 

@@ -1,4 +1,4 @@
-"""The session a script runs in: a Supervisor's, without what a Supervisor does behind one's back."""
+"""The session of a run: a Supervisor's, without its background services; and its folder."""
 
 import contextlib
 import os

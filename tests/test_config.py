@@ -1,0 +1,82 @@
+"""The configurations' values, and what is refused."""
+
+import math
+
+import pytest
+
+import configs
+import lstm
+from ptb import config as config_module
+from ptb.config import get_config
+from ptb.errors import UserError
+
+VALUES = {  # small, medium, large, tst
+    "init_scale": (0.1, 0.05, 0.04, 0.1),
+    "learning_rate": (1.0, 1.0, 1.0, 1.0),
+    "max_grad_norm": (5, 5, 10, 1),
+    "num_layers": (2, 2, 2, 1),
+    "num_steps": (20, 35, 35, 2),
+    "hidden_size": (200, 650, 1500, 2),
+    "max_epoch": (4, 6, 14, 1),
+    "max_max_epoch": (13, 39, 55, 1),
+    "keep_prob": (1.0, 0.5, 0.35, 1.0),
+    "lr_decay": (0.5, 0.8, 1 / 1.15, 0.5),
+    "batch_size": (20, 20, 20, 20),
+    "vocab_size": (10000, 10000, 10000, 10000),
+}
+
+
+@pytest.mark.parametrize("column, name", list(enumerate(["small", "medium", "large", "tst"])))
+def test_values_are_the_articles(column, name):
+    config = get_config(name, configs)
+    fields = {field: getattr(config, field) for field in dir(config) if field[0] != "_"}
+    assert fields == {field: values[column] for field, values in VALUES.items()}
+    assert type(config) is getattr(lstm, name.capitalize() + "Config")
+
+
+def test_any_class_in_any_case(monkeypatch):
+    wide = type("WideNetConfig", (configs.SmallConfig,), {"hidden_size": 300})
+    monkeypatch.setattr(configs, "WideNetConfig", wide, raising=False)
+    for name in "widenet", "WideNet", "WIDENET":
+        assert get_config(name, configs).hidden_size == 300
+    assert type(get_config("SMALL", configs)) is configs.SmallConfig
+
+
+@pytest.mark.parametrize("name", ["", "smal", "SmallConfig", "configs"])
+def test_unknown_name_lists_the_known(name):
+    with pytest.raises(UserError, match="unknown; configs.py has small, medium, large, tst$"):
+        get_config(name, configs)
+
+
+@pytest.mark.parametrize("field, value, problem", [
+    ("keep_prob", 0, "not a finite number above 0"),
+    ("keep_prob", 1.01, "at most 1"),
+    ("keep_prob", -0.5, "not a finite number above 0"),
+    ("hidden_size", 0, "the smallest possible is 1"),
+    ("hidden_size", -3, "the smallest possible is 1"),
+    ("hidden_size", 200.0, "not a whole number"),
+    ("batch_size", "20", "not a whole number"),
+    ("num_steps", True, "not a whole number"),
+    ("num_layers", None, "not a whole number"),
+    ("max_epoch", -1, "the smallest possible is 0"),
+    ("max_max_epoch", 0, "the smallest possible is 1"),
+    ("vocab_size", math.inf, "not a whole number"),
+    ("learning_rate", math.nan, "not a finite number above 0"),
+    ("learning_rate", math.inf, "not a finite number above 0"),
+    ("learning_rate", "1.0", "not a number"),
+    ("lr_decay", 0.0, "not a finite number above 0"),
+    ("init_scale", [0.1], "not a number"),
+    ("max_grad_norm", False, "not a number"),
+    ("hiden_size", 300, "is not a field of a configuration"),
+])
+def test_impossible_values_are_named(field, value, problem):
+    config = type("OwnConfig", (configs.SmallConfig,), {field: value})()
+    with pytest.raises(UserError, match=f"OwnConfig.{field} .*{problem}.*; mend it in configs.py"):
+        config_module.check(config)
+
+
+@pytest.mark.parametrize("field", VALUES)
+def test_missing_fields_are_named(field):
+    fields = {name: values[0] for name, values in VALUES.items() if name != field}
+    with pytest.raises(UserError, match=f"OwnConfig.{field} is missing"):
+        config_module.check(type("OwnConfig", (), fields)())

@@ -1,0 +1,211 @@
+"""The reader: text to ids, ids to batches."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from ptb import reader
+from ptb.errors import UserError
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    """Writes bytes, or text as UTF-8, to a file and returns its path."""
+
+    def write(content, name="ptb.train.txt"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+# Words.
+
+@pytest.mark.parametrize("text, words", [
+    (" a b \n c \n", "a b <eos> c <eos>"),  # as PTB has it
+    ("a b\nc\n", "a b <eos> c <eos>"),
+    ("a b\r\nc\r\n", "a b <eos> c <eos>"),
+    ("a\rb\r", "a <eos> b <eos>"),
+    ("a b\nc", "a b <eos> c"),
+    ("\n\na\n", "<eos> <eos> a <eos>"),
+    ("\ufeffa\n", "a <eos>"),
+    ("我 喜欢\t自然 语言\u3000处理\n", "我 喜欢 自然 语言 处理 <eos>"),
+    ("", ""),
+])
+def test_words(text, words, text_file):
+    assert list(reader._read_words(text_file(text))) == words.split()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 1000])
+def test_words_do_not_depend_on_how_the_file_is_read(chunk, monkeypatch, text_file):
+    monkeypatch.setattr(reader, "CHUNK", chunk)
+    path = text_file("één twee\r\ndrie  \r\n\nvier\r\nvijf")
+    expected = "één twee <eos> drie <eos> <eos> vier <eos> vijf"
+    assert list(reader._read_words(path)) == expected.split()
+
+
+def test_words_are_a_stream(text_file):
+    path = text_file(b"a b\n" * reader.CHUNK + b"\xff")
+    words = reader._read_words(path)
+    assert next(words) == "a"  # before the file is read to its bad end
+    with pytest.raises(UserError):
+        list(words)
+
+
+# Vocabulary and ids.
+
+def test_vocabulary_goes_by_falling_count_then_alphabet(text_file):
+    path = text_file("b b b a <unk> c a\nc c\n")
+    vocabulary = {"b": 0, "c": 1, "<eos>": 2, "a": 3, "<unk>": 4}
+    assert reader._build_vocab(path) == vocabulary
+    assert reader._build_vocab(path, vocab_size=5) == vocabulary
+    assert reader._build_vocab(path, vocab_size=100) == vocabulary
+    assert reader._file_to_word_ids(path, vocabulary).tolist() == [0, 0, 0, 3, 4, 1, 3, 2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("text, vocab_size, kept", [
+    ("a a a b b c", None, "a b c <unk>"),  # <unk> joins last
+    ("a a a b b c", 10, "a b c <unk>"),
+    ("a a a b b c", 4, "a b c <unk>"),
+    ("a a a b b c", 3, "a b <unk>"),  # inside vocab_size
+    ("a a a b b c", 1, "<unk>"),
+    ("a a a <unk> <unk> b c", 3, "a <unk> b"),  # in its own place where train has it
+    ("a a a <unk> <unk> b c", 2, "a <unk>"),
+    ("a a a b b <unk>", 2, "a <unk>"),  # kept even where its own count is too low
+])
+def test_vocabulary_of_limited_size(text, vocab_size, kept, text_file):
+    vocabulary = reader._build_vocab(text_file(text), vocab_size)
+    assert list(vocabulary) == kept.split()
+    assert list(vocabulary.values()) == list(range(len(vocabulary)))
+
+
+def test_raw_data(text_file):
+    train = text_file("the cat sat\nthe cat\n")
+    text_file("the dog sat\n", "ptb.valid.txt")
+    text_file("a cat\r\n", "ptb.test.txt")
+    *parts, vocabulary = reader.ptb_raw_data(train.parent)
+    # <eos> 0, cat 1, the 2, sat 3, <unk> 4
+    assert [part.tolist() for part in parts] == [[2, 1, 3, 0, 2, 1, 0], [2, 4, 3, 0], [4, 1, 0]]
+    assert all(part.dtype == np.int32 for part in parts)
+    assert vocabulary == 5
+    *parts, vocabulary = reader.ptb_raw_data(train.parent, vocab_size=3)
+    # <eos> 0, cat 1, <unk> 2
+    assert [part.tolist() for part in parts] == [[2, 1, 2, 0, 2, 1, 0], [2, 2, 2, 0], [2, 1, 0]]
+    assert vocabulary == 3
+
+
+def test_ptb_ids_are_the_tutorials(shared):
+    """The tutorial's own reading in three lines; and the reference's counts."""
+    folder = shared / "simple-examples" / "data"
+    *parts, vocabulary = reader.ptb_raw_data(folder, vocab_size=10000)
+    assert [len(part) for part in parts] == [929589, 73760, 82430]
+    assert vocabulary == 10000
+    texts = [(folder / f"ptb.{part}.txt").read_text() for part in ("train", "valid", "test")]
+    words = [text.replace("\n", "<eos>").split() for text in texts]
+    types, counts = np.unique(words[0], return_counts=True)
+    ids = {word: i for i, word in enumerate(types[np.argsort(-counts, kind="stable")])}
+    for part, expected in zip(parts, words):
+        assert part.tolist() == [ids[word] for word in expected]
+    digest = hashlib.sha256((folder / "ptb.train.txt").read_bytes()).hexdigest()
+    assert digest == "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"
+
+
+# Files that cannot be used.
+
+def test_missing_files_are_named(tmp_path, text_file):
+    with pytest.raises(UserError, match="ptb.train.txt: No such file or directory"):
+        reader.ptb_raw_data(tmp_path)
+    text_file("a b\n")
+    with pytest.raises(UserError, match="ptb.valid.txt: No such file or directory"):
+        reader.ptb_raw_data(tmp_path)
+    (tmp_path / "ptb.valid.txt").mkdir()
+    with pytest.raises(UserError, match="ptb.valid.txt: Is a directory"):
+        reader.ptb_raw_data(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "  \t "])
+def test_empty_files_are_named(content, text_file):
+    text_file(content)
+    with pytest.raises(UserError, match="ptb.train.txt: no words in it"):
+        reader.ptb_raw_data(text_file(content).parent)
+    text_file("a b\n")
+    with pytest.raises(UserError, match="ptb.valid.txt: no words in it"):
+        reader.ptb_raw_data(text_file(content, "ptb.valid.txt").parent)
+
+
+def test_text_that_is_not_utf8_is_named_with_its_line(text_file):
+    path = text_file(b"a b\n" * reader.CHUNK + b"caf\xe9\n")
+    with pytest.raises(UserError, match=f"ptb.train.txt: line {reader.CHUNK + 1} is not UTF-8"):
+        reader._build_vocab(path)
+
+
+@pytest.mark.parametrize("content", [b"a\nb \xe4\xb8", "a\nb\n".encode("utf-16")])
+def test_text_cut_short_or_in_utf16(content, text_file):
+    line = 2 if content.startswith(b"a") else 1
+    with pytest.raises(UserError, match=f"ptb.train.txt: line {line} is not UTF-8"):
+        reader._build_vocab(text_file(content))
+
+
+# Batches.
+
+EXAMPLE = [4, 3, 2, 1, 0, 5, 6, 1, 1, 1, 1, 0, 3, 4, 1]
+STEPS = [
+    ([[4, 3], [5, 6], [1, 0]], [[3, 2], [6, 1], [0, 3]]),
+    ([[2, 1], [1, 1], [3, 4]], [[1, 0], [1, 1], [4, 1]]),
+]
+
+
+@pytest.mark.parametrize("queue_runners", [True, False])
+def test_producer_walks_along_the_rows_and_round_again(queue_runners):
+    with tf.Graph().as_default():
+        x, y = reader.ptb_producer(EXAMPLE, 3, 2)
+        assert x.shape == y.shape == [3, 2]
+        assert x.dtype == y.dtype == tf.int32
+        with tf.Session() as session:
+            if queue_runners:
+                coord = tf.train.Coordinator()
+                tf.train.start_queue_runners(session, coord)
+            for expected_x, expected_y in STEPS * 2:
+                got_x, got_y = session.run([x, y])
+                assert (got_x.tolist(), got_y.tolist()) == (expected_x, expected_y)
+            if queue_runners:
+                coord.request_stop()
+                coord.join()
+        with tf.Session() as session:  # a new session starts at step 0
+            assert session.run(x).tolist() == STEPS[0][0]
+
+
+def test_producer_goes_where_it_is_told():
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.placeholder(tf.int64, [])
+        x, y = reader.ptb_producer(np.array(EXAMPLE, np.int32), 3, 2, name="Some", step=step)
+        for i in (1, 0, 0, 1):
+            got_x, got_y = session.run([x, y], {step: i})
+            assert (got_x.tolist(), got_y.tolist()) == STEPS[i]
+
+
+def test_words_beyond_the_last_whole_step_are_left_out():
+    with tf.Graph().as_default(), tf.Session() as session:
+        x, _ = reader.ptb_producer(range(12), 1, 4)  # two steps; 8, 9, 10 and 11 are too few
+        assert [session.run(x).tolist() for _ in range(3)] == [[[0, 1, 2, 3]], [[4, 5, 6, 7]],
+                                                               [[0, 1, 2, 3]]]
+
+
+@pytest.mark.parametrize("words", [0, 1, 8])
+def test_too_short_a_text_is_named(words):
+    with tf.Graph().as_default():
+        reader.ptb_producer([0] * 9, 3, 2)
+        with pytest.raises(UserError, match=f"TestInput: {words} words are too few .* use 9 or"):
+            reader.ptb_producer([0] * words, 3, 2, name="TestInput")
+
+
+def test_corpus_is_not_in_the_graph():
+    def size(words):
+        with tf.Graph().as_default() as graph:
+            reader.ptb_producer(np.zeros(words, np.int32), 3, 2)
+            return graph.as_graph_def().ByteSize()
+
+    assert size(1_000_000) < size(1000) + 100

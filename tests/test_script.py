@@ -1,0 +1,206 @@
+"""`python lstm.py` as a person runs it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import configs
+import lstm
+import models
+from conftest import ROOT
+
+VARIABLES = {  # what the tutorial's saver asks for
+    "Model/embedding": [10000, 2],
+    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/kernel": [4, 8],
+    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/bias": [8],
+    "Model/softmax_w": [2, 10000],
+    "Model/softmax_b": [10000],
+    "Model/global_step": [],
+    "Train/Model/Variable": [],
+}
+
+
+def run(*args, script=None, **kwargs):
+    """Runs lstm.py with the arguments; returns the finished process."""
+    command = [sys.executable, script or str(ROOT / "lstm.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def assert_refused(process, message):
+    """One line on stderr besides TensorFlow's own chatter, nothing on stdout, exit status 2."""
+    lines = [line for line in process.stderr.splitlines() if line.startswith("lstm.py: ")]
+    assert len(lines) == 1, process.stderr
+    assert re.search(message, lines[0])
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
+    assert process.returncode == 2
+
+
+@pytest.fixture(scope="module")
+def smoke(corpus, tmp_path_factory):
+    """A finished run of TstConfig: the process and the folder it saved to."""
+    out = tmp_path_factory.mktemp("out")
+    return run("--config", "Tst", "--data_path", corpus, "--save_path", out), out
+
+
+def test_smoke_run_prints_the_articles_lines(smoke):
+    process, out = smoke
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    number = r"\d+\.\d{3}"
+    assert lines[0] == "Epoch: 1 Learning rate: 1.000"
+    assert 10 <= len(lines[1:-4]) <= 12
+    for line in lines[1:-4]:
+        assert re.fullmatch(rf"0\.\d{{3}} perplexity: {number} speed: \d+ wps", line)
+    assert re.fullmatch(rf"Epoch: 1 Train Perplexity: {number}", lines[-4])
+    assert re.fullmatch(rf"Epoch: 1 Valid Perplexity: {number}", lines[-3])
+    assert re.fullmatch(rf"Test Perplexity: {number}", lines[-2])
+    assert lines[-1] == f"Saving model to {out}/tst/model.ckpt."
+
+
+def test_smoke_run_learns(smoke):
+    perplexities = re.findall(r" Perplexity: (\S+)", smoke[0].stdout)
+    assert all(1 < float(value) < 9000 for value in perplexities)  # 10000 knows nothing
+
+
+def test_smoke_run_warns_of_nothing(smoke):
+    """What TensorFlow prints while it is imported cannot be turned off; nothing else is printed."""
+    imported = subprocess.run(
+        [sys.executable, "-c", "import ptb, tensorflow"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert len(smoke[0].stderr.splitlines()) <= len(imported.stderr.splitlines())
+    assert not re.search("(?i)warn.*deprec|deprec.*warn", smoke[0].stderr)
+
+
+def test_saved_model_has_every_variable_the_tutorial_asks_for(smoke):
+    path = tf.train.latest_checkpoint(smoke[1] / "tst")
+    assert dict(tf.train.list_variables(path)) == VARIABLES
+    reader = tf.train.load_checkpoint(path)
+    assert reader.get_tensor("Model/global_step").dtype == "int64"
+    steps = reader.get_tensor("Model/global_step")
+    assert path.endswith(f"model.ckpt-{steps}")
+    assert reader.get_tensor("Train/Model/Variable") == 1.0
+    assert reader.get_tensor("Train/Model/Variable").dtype == "float32"
+
+
+def test_saved_model_gives_the_printed_perplexities(smoke, corpus):
+    process, out = smoke
+    config = configs.TstConfig()
+    _, valid, test, _ = lstm.reader.ptb_raw_data(corpus, config.vocab_size)
+    for ids, part in (valid, "Valid"), (test, "Test"):
+        with models.built(config, ids) as (session, _, *evaluated):
+            tf.train.Saver().restore(session, tf.train.latest_checkpoint(out / "tst"))
+            perplexity = lstm.run_epoch(session, evaluated[part == "Test"])
+        assert f"{part} Perplexity: {perplexity:.3f}" in process.stdout
+
+
+def test_same_command_same_perplexities(smoke, corpus, tmp_path):
+    def perplexities(stdout):
+        return re.findall(r"erplexity: (\S+)", stdout)
+
+    args = "--config", "tst", "--data_path", corpus, "--save_path", tmp_path
+    again, other = run(*args), run(*args, "--seed", "2")
+    assert perplexities(again.stdout) == perplexities(smoke[0].stdout)
+    assert perplexities(other.stdout) != perplexities(smoke[0].stdout)
+
+
+def test_checkpoint_of_tensorflow_1_15(shared):
+    """Its variables restore by name, and give the perplexities TensorFlow 1.15 gave."""
+    config = configs.TstConfig()
+    _, valid, test, _ = lstm.reader.ptb_raw_data(shared / "simple-examples" / "data")
+    checkpoint = str(shared / "checkpoints" / "tf115-tst" / "model.ckpt-23239")
+    assert dict(tf.train.list_variables(checkpoint)) == VARIABLES
+    for ids, which, recorded in (valid, 0, 483.049), (test, 1, 458.287):
+        with models.built(config, ids) as (session, _, *evaluated):
+            tf.train.Saver().restore(session, checkpoint)
+            perplexity = lstm.run_epoch(session, evaluated[which])
+        assert perplexity == pytest.approx(recorded, abs=1.5e-3)
+
+
+def test_learning_rate_schedule(corpus, tmp_path, monkeypatch, flags, capsys):
+    """Full for max_epoch epochs, then lower by lr_decay each; the small config's, but tiny."""
+    small = configs.SmallConfig
+    fields = {name: getattr(small, name) for name in ("max_epoch", "max_max_epoch", "lr_decay")}
+    brief = type("BriefConfig", (models.TinyConfig,), fields)
+    monkeypatch.setattr(configs, "BriefConfig", brief, raising=False)
+    for name, value in ("config", "brief"), ("data_path", str(corpus)), ("save_path", tmp_path):
+        monkeypatch.setattr(flags[name], "value", str(value))
+    lstm.main([])
+    printed = re.findall(r"Epoch: (\d+) Learning rate: (\S+)", capsys.readouterr().out)
+    rates = "1.000 1.000 1.000 1.000 0.500 0.250 0.125 0.062 0.031 0.016 0.008 0.004 0.002".split()
+    assert printed == [(str(i), rate) for i, rate in enumerate(rates, start=1)]
+    checkpoint = tf.train.load_checkpoint(tf.train.latest_checkpoint(tmp_path / "brief"))
+    assert checkpoint.get_tensor("Train/Model/Variable") == 0.5**9  # it is the one in use
+
+
+def test_help(tmp_path):
+    process = run("--help", cwd=tmp_path)
+    assert process.returncode == 0
+    text = " ".join(process.stdout.split())
+    for flag in "config", "data_path", "save_path", "[no]use_fp16", "rnn_mode", "seed":
+        assert re.search(rf" --{re.escape(flag)}: (?:(?! --).)*\. \(default:", text), flag
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("args, message", [
+    (["--confg", "medium"], "Unknown command line flag 'confg'"),
+    (["--use_fp16", "false"], "unexpected word 'false'"),
+    (["--seed", "one"], "--seed=one"),
+    (["--seed", "-1"], "--seed=-1"),
+    (["--rnn_mode", "cudnn"], "--rnn_mode=cudnn: value should be one of <basic>"),
+    (["--config", "smal"], "smal: unknown; configs.py has small, medium, large, tst"),
+    (["--config", "tst", "--data_path", "nowhere"], "nowhere/ptb.train.txt: No such file"),
+    (["--config", "tst", "--save_path", "/dev/null"], "--save_path /dev/null: cannot write to"),
+])
+def test_mistakes_get_one_line(args, message, tmp_path):
+    assert_refused(run(*args, cwd=tmp_path), message)
+
+
+def test_corpus_too_short_gets_one_line(corpus, tmp_path):
+    for part in "train", "test":
+        (tmp_path / f"ptb.{part}.txt").write_bytes((corpus / f"ptb.{part}.txt").read_bytes())
+    (tmp_path / "ptb.valid.txt").write_text("too short\n")
+    process = run("--config", "tst", "--data_path", tmp_path, "--save_path", tmp_path)
+    assert_refused(process, "ValidInput: 3 words are too few for batch_size 20 and num_steps 2")
+
+
+def test_impossible_config_value_gets_one_line(corpus, tmp_path):
+    """In a copy of the project whose configs.py a user has edited."""
+    text = (ROOT / "configs.py").read_text()
+    (tmp_path / "configs.py").write_text(text.replace("keep_prob = 0.35", "keep_prob = 3.5"))
+    (tmp_path / "lstm.py").write_text((ROOT / "lstm.py").read_text())
+    os.symlink(ROOT / "ptb", tmp_path / "ptb")
+    args = "--config", "large", "--data_path", corpus, "--save_path", tmp_path / "out"
+    process = run(*args, script=str(tmp_path / "lstm.py"))
+    assert_refused(process, "LargeConfig.keep_prob is 3.5; a probability is at most 1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_diverging_run_stops_and_says_where(corpus, tmp_path, monkeypatch, flags, capsys):
+    wild = type("WildConfig", (models.TinyConfig,), {"learning_rate": 1e38, "max_grad_norm": 1e30})
+    monkeypatch.setattr(configs, "WildConfig", wild, raising=False)
+    for name, value in ("config", "wild"), ("data_path", corpus), ("save_path", tmp_path):
+        monkeypatch.setattr(flags[name], "value", str(value))
+    message = r"^epoch 1, learning rate \S+: the cost is (nan|inf) at step \d+ of \d+; lower"
+    with pytest.raises(lstm.UserError, match=message):
+        lstm.main([])
+    assert tf.train.latest_checkpoint(tmp_path / "wild") is None
+
+
+def test_importing_starts_nothing(tmp_path):
+    code = (
+        "import lstm, tensorflow as tf\n"
+        "assert tf.executing_eagerly()\n"
+        "assert not tf.compat.v1.get_default_graph().get_operations()\n"
+        "assert lstm.FLAGS.config == 'small' and lstm.data_type() == tf.float32\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, "--unknown", "argument"], cwd=tmp_path, capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (process.returncode, process.stdout) == (0, ""), process.stderr
+    assert list(tmp_path.iterdir()) == []
