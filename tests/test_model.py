@@ -95,15 +95,16 @@ def test_masks_are_fresh_and_kept_units_make_up_for_dropped_ones():
 
 
 def test_dropout_is_in_training_only_and_never_on_the_state():
-    """The carried h of a layer is not masked: no unit of it is zero."""
-    with models.built(tiny(keep_prob=0.5), IDS) as (session, train, valid, _):
+    """Evaluation is the reference's without masks; no unit of the carried h is zero."""
+    with models.built(tiny(keep_prob=0.5), IDS) as (session, train, valid, test):
+        params = models.as_params(models.variables(session), 2)
         state = session.run(train.final_state)
-        assert all(np.all(array != 0) for layer in state for array in layer)
-        with_dropout, without = session.run([train.cost, valid.cost], {
-            train.input.step: 0, valid.input.step: 0,
-        })
-        assert with_dropout != pytest.approx(without, rel=1e-4)
-        assert lstm.run_epoch(session, valid) == lstm.run_epoch(session, valid)
+        perplexities = [lstm.run_epoch(session, model) for model in (train, valid, test)]
+    assert all(np.all(array != 0) for layer in state for array in layer)
+    batched, _ = numpy_lstm.epoch(params, IDS, 4, 3)
+    one_by_one, _ = numpy_lstm.epoch(params, IDS, 1, 1)
+    assert perplexities[0] != pytest.approx(batched, rel=1e-4)
+    assert perplexities[1:] == pytest.approx([batched, one_by_one], rel=1e-6)
 
 
 @pytest.mark.parametrize("which", ["train", "valid", "test"])
