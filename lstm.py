@@ -18,9 +18,10 @@ import numpy as np
 
 import configs
 from configs import LargeConfig, MediumConfig, SmallConfig, TstConfig  # noqa: F401 (lstm.SmallConfig)
-from ptb import command_line, reader, rnn, session as sessions  # before TensorFlow, to quiet it
+from ptb import command_line, dataset, monitor, reader, rnn  # before TensorFlow, to quiet it
 from ptb.config import get_config
 from ptb.errors import UserError
+from ptb.session import make_folder, make_supervisor, managed_session
 
 import tensorflow.compat.v1 as tf
 
@@ -163,7 +164,7 @@ class PTBModel:
         return self._train_op
 
 
-def run_epoch(session, model, eval_op=None, verbose=False):
+def run_epoch(session, model, eval_op=None, verbose=False, after_step=None):
     """Runs the model over its whole data, from the zero state; returns the perplexity.
 
     Args:
@@ -171,6 +172,7 @@ def run_epoch(session, model, eval_op=None, verbose=False):
       model: a PTBModel.
       eval_op: an operation to run with each step, such as model.train_op.
       verbose: print about ten lines: position, perplexity so far and speed (words/s).
+      after_step: a function to call after each step.
 
     Returns:
       exp(sum of costs / sum of num_steps): the exponential of the mean nats per word.
@@ -208,6 +210,8 @@ def run_epoch(session, model, eval_op=None, verbose=False):
             print("%.3f perplexity: %.3f speed: %.0f wps" %
                   (step * 1.0 / epoch_size, perplexity(costs, iters),
                    iters * model.input.batch_size / (time.time() - start_time)))
+        if after_step is not None:
+            after_step()
 
     return perplexity(costs, iters)
 
@@ -225,9 +229,13 @@ def main(_):
     eval_config = get_config(FLAGS.config, configs)
     eval_config.batch_size = 1
     eval_config.num_steps = 1
-    run_folder = sessions.make_run_folder(FLAGS.save_path, FLAGS.config)
 
-    raw_data = reader.ptb_raw_data(FLAGS.data_path, config.vocab_size)
+    make_folder(FLAGS.save_path)
+    corpus = dataset.find_corpus(FLAGS.data_path, explicit=FLAGS["data_path"].present)
+    raw_data = reader.ptb_raw_data(corpus.folder, config.vocab_size)
+    run_name = FLAGS.config.lower() + ("-sample" if corpus.kind == "sample" else "")
+    run_folder = os.path.join(FLAGS.save_path, run_name)
+    make_folder(run_folder)
     train_data, valid_data, test_data, _ = raw_data
 
     with tf.Graph().as_default():
@@ -248,8 +256,11 @@ def main(_):
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
                 mtst = PTBModel(is_training=False, config=eval_config, input_=test_input)
 
-        sv = sessions.supervisor()
-        with sessions.managed_session(sv) as session:
+        sv = make_supervisor()
+        with managed_session(sv) as session:
+            monitor.print_start(FLAGS, config, corpus, raw_data, session, run_folder)
+            forecast = monitor.Forecast(config.max_max_epoch * train_input.epoch_size)
+
             for i in range(config.max_max_epoch):
                 lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
                 learning_rate = config.learning_rate * lr_decay
@@ -257,7 +268,9 @@ def main(_):
 
                 print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
                 try:
-                    train_perplexity = run_epoch(session, m, eval_op=m.train_op, verbose=True)
+                    train_perplexity = run_epoch(
+                        session, m, eval_op=m.train_op, verbose=True, after_step=forecast.after_step
+                    )
                     print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
                     valid_perplexity = run_epoch(session, mvalid)
                     print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
@@ -269,6 +282,8 @@ def main(_):
 
             test_perplexity = run_epoch(session, mtst)
             print("Test Perplexity: %.3f" % test_perplexity)
+            if corpus.kind == "sample":
+                print("(on the sample corpus: compares with nothing published)")
 
             path = os.path.join(run_folder, "model.ckpt")
             print("Saving model to %s." % path)

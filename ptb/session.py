@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from ptb.errors import UserError
 
 
-def supervisor():
+def make_supervisor():
     """Returns a `tf.train.Supervisor` that initializes variables and owns the saver, no more.
 
     Without a logdir it neither restores nor saves on its own clock, and no thread evaluates
@@ -34,19 +34,15 @@ def managed_session(sv):
             raise RuntimeError(f"out of range inside the session: {error.message}") from error
 
 
-def make_run_folder(save_path, config_name):
-    """Makes `<save_path>/<config_name>`, where a run lives, and returns it.
+def make_folder(path):
+    """Makes a folder to save in, where it is missing, and tries to write there.
 
     Raises:
       UserError: it cannot be made, or nothing can be written there.
     """
-    folder = os.path.join(save_path, config_name.lower())
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(
-            f"--save_path {save_path}: cannot write to {folder} ({error.strerror})"
-        ) from error
-    return folder
+        raise UserError(f"--save_path: cannot write to {path} ({error.strerror})") from error
