@@ -32,7 +32,7 @@ def print_start(flags, config, corpus, raw_data, session, run_folder):
 
 
 class Forecast:
-    """Says, once, after the first hundred steps, how long training is going to take."""
+    """Says once, after the first hundred steps, how long the training that is left will take."""
 
     def __init__(self, total_steps):
         self._total = total_steps
@@ -41,11 +41,11 @@ class Forecast:
     def after_step(self):
         """To be called after every training step."""
         self._steps += 1
-        if self._steps == 10:  # the first steps are slow
+        if self._steps == 10:  # the first ones are slow
             self._start = time.monotonic()
-        if self._steps == min(100, self._total) and self._steps > 10:
-            seconds = (time.monotonic() - self._start) / (self._steps - 10)
-            print(f"Training will take about {duration(seconds * (self._total - self._steps))}.")
+        if self._steps == 100 < self._total:
+            seconds_per_step = (time.monotonic() - self._start) / 90
+            print(f"Training will take about {duration(seconds_per_step * (self._total - 100))}.")
 
 
 def duration(seconds):
