@@ -213,7 +213,9 @@ LINKS = {"symbolic": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "device": tarfile
     (GOOD[: len(GOOD) // 2], "not a whole .tgz archive"),
     (b"not an archive", "not a whole .tgz archive"),
 ])
-def test_archive_that_is_not_ptb_leaves_nothing(body, reason, server, tmp_path, monkeypatch, capsys):
+def test_archive_that_is_not_ptb_leaves_nothing(
+    body, reason, server, tmp_path, monkeypatch, capsys
+):
     server.routes["/a"] = send(body)
     monkeypatch.setattr(dataset, "MD5", hashlib.md5(body).hexdigest())  # as if it were the one
     monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
