@@ -16,14 +16,15 @@ import time
 
 import numpy as np
 
-import configs
-from configs import LargeConfig, MediumConfig, SmallConfig, TstConfig  # noqa: F401 (lstm.SmallConfig)
 from ptb import command_line, dataset, monitor, reader, rnn  # before TensorFlow, to quiet it
 from ptb.config import get_config
 from ptb.errors import UserError
 from ptb.session import make_folder, make_supervisor, managed_session
 
 import tensorflow.compat.v1 as tf
+
+configs = command_line.import_edited("configs")
+from configs import *  # noqa: E402, F403 (lstm.SmallConfig, and what else a user has there)
 
 flags = tf.app.flags
 FLAGS = flags.FLAGS

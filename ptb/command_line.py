@@ -1,7 +1,9 @@
 """Runs a script's main the way a person expects: strict flags, one line for an error."""
 
+import importlib
 import os
 import sys
+import traceback
 
 import tensorflow.compat.v1 as tf
 
@@ -38,6 +40,17 @@ def run(main, argv=None):
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def import_edited(name):
+    """Imports a module that users edit; a mistake in it is one line and exit status 2."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever the edited lines raise
+        where = error if isinstance(error, SyntaxError) else traceback.extract_tb(
+            error.__traceback__)[-1]
+        message = f"{name}.py, line {where.lineno}: {type(error).__name__}: {error}; mend the file"
+        sys.exit(_failed(os.path.basename(sys.argv[0]), message))
 
 
 def _failed(script, message):

@@ -154,6 +154,25 @@ def test_learning_rate_schedule(corpus, tmp_path, monkeypatch, flags, capsys):
     assert checkpoint.get_tensor("Train/Model/Variable") == 0.5**9  # it is the one in use
 
 
+def test_without_a_corpus_or_a_connection_it_trains_on_the_sample(
+    tmp_path, monkeypatch, flags, capsys
+):
+    quick = {"vocab_size": 400, "batch_size": 20, "num_steps": 20}
+    monkeypatch.setattr(configs, "QuickConfig", type("QuickConfig", (models.TinyConfig,), quick),
+                        raising=False)
+    monkeypatch.setattr(lstm.dataset, "URLS", ())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flags["config"], "value", "quick")
+    lstm.main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("PTB could not be downloaded: training on the sample corpus")
+    assert "(sample): 100,002 words to train on, 10,008 valid, 10,004 test, 366 types" in lines[3]
+    at = [line.startswith("Test Perplexity: ") for line in lines].index(True)
+    assert lines[at + 1] == "(on the sample corpus: compares with nothing published)"
+    assert os.listdir(tmp_path) == ["Out"] and os.listdir("Out") == ["quick-sample"]
+    assert tf.train.latest_checkpoint("Out/quick-sample")
+
+
 def test_help(tmp_path):
     process = run("--help", cwd=tmp_path)
     assert process.returncode == 0
@@ -185,15 +204,23 @@ def test_corpus_too_short_gets_one_line(corpus, tmp_path):
     assert_refused(process, "ValidInput: 3 words are too few for batch_size 20 and num_steps 2")
 
 
-def test_impossible_config_value_gets_one_line(corpus, tmp_path):
+@pytest.mark.parametrize("old, new, message", [
+    ("keep_prob = 0.35", "keep_prob = 3.5", "LargeConfig.keep_prob is 3.5; a probability is at mo"),
+    ("keep_prob = 0.35", "keep_prob = 0,35", r"LargeConfig.keep_prob is \(0, 35\), not a number"),
+    ("keep_prob = 0.35", "keep_prob = 0.3.5", r"configs.py, line \d\d: SyntaxError: .*; mend"),
+    ("keep_prob = 0.35", "keep_prob = half", r"configs.py, line \d\d: NameError: .*'half'.*; mend"),
+    ("class LargeConfig", "class HugeConfig", "--config large: unknown; configs.py has small, med"),
+])
+def test_mistakes_in_configs_get_one_line(old, new, message, corpus, tmp_path):
     """In a copy of the project whose configs.py a user has edited."""
     text = (ROOT / "configs.py").read_text()
-    (tmp_path / "configs.py").write_text(text.replace("keep_prob = 0.35", "keep_prob = 3.5"))
+    assert old in text
+    (tmp_path / "configs.py").write_text(text.replace(old, new))
     (tmp_path / "lstm.py").write_text((ROOT / "lstm.py").read_text())
     os.symlink(ROOT / "ptb", tmp_path / "ptb")
     args = "--config", "large", "--data_path", corpus, "--save_path", tmp_path / "out"
     process = run(*args, script=str(tmp_path / "lstm.py"))
-    assert_refused(process, "LargeConfig.keep_prob is 3.5; a probability is at most 1")
+    assert_refused(process, message)
     assert not (tmp_path / "out").exists()
 
 
