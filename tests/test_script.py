@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -233,6 +234,24 @@ def test_diverging_run_stops_and_says_where(corpus, tmp_path, monkeypatch, flags
     with pytest.raises(lstm.UserError, match=message):
         lstm.main([])
     assert tf.train.latest_checkpoint(tmp_path / "wild") is None
+
+
+@pytest.mark.parametrize("how, status", [("Ctrl-C", 130), ("closed pipe", 141)])
+def test_stopped_from_outside_without_a_traceback(how, status, tmp_path):
+    """In the middle of the sample corpus, which would take minutes."""
+    sample = ROOT / "simple-examples" / "sample"
+    command = [sys.executable, ROOT / "lstm.py", "--data_path", sample, "--save_path", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while " perplexity: " not in process.stdout.readline():
+        assert process.poll() is None
+    if how == "Ctrl-C":
+        process.send_signal(signal.SIGINT)
+    else:
+        process.stdout.close()
+    stderr = process.stderr.read()
+    assert process.wait(60) == status
+    assert "Traceback" not in stderr
+    assert ("lstm.py: interrupted" in stderr) == (how == "Ctrl-C")
 
 
 def test_importing_starts_nothing(tmp_path):
