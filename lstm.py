@@ -262,27 +262,27 @@ def main(_):
             monitor.print_start(FLAGS, config, corpus, raw_data, session, run_folder)
             forecast = monitor.Forecast(config.max_max_epoch * train_input.epoch_size)
 
-            for i in range(config.max_max_epoch):
-                lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
-                learning_rate = config.learning_rate * lr_decay
-                m.assign_lr(session, learning_rate)
+            try:
+                for i in range(config.max_max_epoch):
+                    lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
+                    learning_rate = config.learning_rate * lr_decay
+                    m.assign_lr(session, learning_rate)
 
-                print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
-                try:
+                    print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
                     train_perplexity = run_epoch(
                         session, m, eval_op=m.train_op, verbose=True, after_step=forecast.after_step
                     )
                     print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
                     valid_perplexity = run_epoch(session, mvalid)
                     print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
-                except FloatingPointError as error:
-                    raise UserError(
-                        f"epoch {i + 1}, learning rate {learning_rate:.3f}: {error}; "
-                        "lower learning_rate, init_scale or max_grad_norm in configs.py"
-                    ) from error
 
-            test_perplexity = run_epoch(session, mtst)
-            print("Test Perplexity: %.3f" % test_perplexity)
+                test_perplexity = run_epoch(session, mtst)
+                print("Test Perplexity: %.3f" % test_perplexity)
+            except FloatingPointError as error:
+                raise UserError(
+                    f"epoch {i + 1}, learning rate {learning_rate:.3f}: {error}; "
+                    "lower learning_rate, init_scale or max_grad_norm in configs.py"
+                ) from error
             if corpus.kind == "sample":
                 print("(on the sample corpus: compares with nothing published)")
 
