@@ -11,6 +11,8 @@ import collections
 
 import tensorflow.compat.v1 as tf
 
+from ptb import fused
+
 LSTMStateTuple = collections.namedtuple("LSTMStateTuple", ["c", "h"])
 LSTMStateTuple.__doc__ = "The state of one layer: c and h, each of shape [batch_size, size]."
 
@@ -43,6 +45,15 @@ class BasicLSTMCell:
         new_h = tf.tanh(new_c) * tf.sigmoid(o)
         return new_h, LSTMStateTuple(new_c, new_h)
 
+    def unroll(self, inputs, state):
+        """Takes inputs [num_steps, batch_size, n] and a state; returns (every h', last state)."""
+        kernel, bias = self.variables(inputs.shape[-1])
+        h, c = fused.lstm_layer(
+            inputs, tf.cast(kernel, inputs.dtype), tf.cast(bias, inputs.dtype), *state,
+            self._forget_bias,
+        )
+        return h, LSTMStateTuple(c, h[-1])
+
     def variables(self, input_size):
         """Returns kernel [input_size + size, 4 * size] and bias [4 * size], made or reused."""
         with tf.variable_scope("basic_lstm_cell"):
@@ -61,12 +72,17 @@ class DropoutWrapper:
 
     def __init__(self, cell, masks):
         self._cell = cell
-        self._masks = iter(tf.unstack(masks))
+        self._masks = masks
+        self._step_masks = iter(tf.unstack(masks))
         self.zero_state = cell.zero_state
 
     def __call__(self, inputs, state):
         output, state = self._cell(inputs, state)
-        return output * next(self._masks), state
+        return output * next(self._step_masks), state
+
+    def unroll(self, inputs, state):
+        outputs, state = self._cell.unroll(inputs, state)
+        return outputs * self._masks, state
 
 
 class MultiRNNCell:
@@ -82,11 +98,25 @@ class MultiRNNCell:
 
     def __call__(self, inputs, state):
         """Takes inputs [batch_size, n] and each layer's state; returns (output, new states)."""
+        return self._layer_by_layer(self._cells, inputs, state)
+
+    def unroll(self, inputs, state):
+        """Takes inputs [batch_size, num_steps, n] and each layer's state, before the first step.
+
+        Returns (the outputs of every step, the states after the last), as a loop of calls would.
+        """
+        inputs = tf.transpose(inputs, [1, 0, 2])
+        steps = [cell.unroll for cell in self._cells]
+        outputs, state = self._layer_by_layer(steps, inputs, state)
+        return tf.transpose(outputs, [1, 0, 2]), state
+
+    def _layer_by_layer(self, functions, inputs, state):
+        """Calls each layer's function in its variable scope, on what the one below returned."""
         new_states = []
         with tf.variable_scope("multi_rnn_cell"):
-            for layer, (cell, layer_state) in enumerate(zip(self._cells, state, strict=True)):
+            for layer, (function, layer_state) in enumerate(zip(functions, state, strict=True)):
                 with tf.variable_scope(f"cell_{layer}"):
-                    inputs, new_state = cell(inputs, layer_state)
+                    inputs, new_state = function(inputs, layer_state)
                 new_states.append(new_state)
         return inputs, tuple(new_states)
 
@@ -105,16 +135,32 @@ def dropout_masks(shape, keep_prob, seed, step, layer, dtype):
 
 def embedding_lookup(vocab_size, size, ids, dtype):
     """Returns the embedding, in `dtype`, of every word of ids: [..., size]."""
-    embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
+    embedding = tf.get_variable("embedding", [vocab_size, size])
     return tf.cast(tf.nn.embedding_lookup(embedding, ids), dtype)
 
 
 def softmax_logits(output, vocab_size):
     """Takes output [n, size]; returns the float32 logits [n, vocab_size] of the next word."""
-    softmax_w = tf.get_variable("softmax_w", [output.shape[-1], vocab_size], dtype=tf.float32)
-    softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
+    softmax_w, softmax_b = _softmax_variables(output.shape[-1], vocab_size)
     logits = tf.matmul(output, tf.cast(softmax_w, output.dtype))
-    return tf.cast(logits, tf.float32) + softmax_b
+    return tf.cast(logits, softmax_b.dtype) + softmax_b
+
+
+def softmax_loss(output, vocab_size, targets):
+    """Returns the negative log probability (nats) of each of the n targets, given output [n, size].
+
+    The numbers are those of the cross-entropy of softmax_logits.
+    """
+    if output.dtype == tf.float16:  # the sums of exponentials need float32's range
+        logits = softmax_logits(output, vocab_size)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    return fused.softmax_loss(output, *_softmax_variables(output.shape[-1], vocab_size), targets)
+
+
+def _softmax_variables(size, vocab_size):
+    softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
+    softmax_b = tf.get_variable("softmax_b", [vocab_size])
+    return softmax_w, softmax_b
 
 
 def uniform_initializer(scale, seed):
