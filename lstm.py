@@ -19,6 +19,7 @@ import numpy as np
 from ptb import command_line, dataset, monitor, reader, rnn  # before TensorFlow, to quiet it
 from ptb.config import get_config
 from ptb.errors import UserError
+from ptb.evaluate import TextInput, perplexity, text_perplexity
 from ptb.session import make_folder, make_supervisor, managed_session
 
 import tensorflow.compat.v1 as tf
@@ -122,6 +123,7 @@ class PTBModel:
         else:
             logits = rnn.softmax_logits(output, vocab_size)
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+        self._loss = loss
         self._cost = cost = tf.reduce_sum(loss) / batch_size
         self._final_state = state
 
@@ -155,6 +157,11 @@ class PTBModel:
     def initial_state(self):
         """One (c, h) for each layer, each [batch_size, hidden_size]; zero unless fed."""
         return self._initial_state
+
+    @property
+    def loss(self):
+        """The negative log probability (nats) of each target, [batch_size * num_steps]."""
+        return self._loss
 
     @property
     def cost(self):
@@ -229,19 +236,10 @@ def run_epoch(session, model, eval_op=None, verbose=False, after_step=None):
     return perplexity(costs, iters)
 
 
-def perplexity(costs, iters):
-    """Returns exp(costs / iters); infinity where that is too large for a float."""
-    with np.errstate(over="ignore"):
-        return float(np.exp(costs / iters))
-
-
 def main(_):
     """Trains the configuration for all its epochs, tests it and saves it."""
     tf.disable_eager_execution()
     config = get_config(FLAGS.config, configs)
-    eval_config = get_config(FLAGS.config, configs)
-    eval_config.batch_size = 1
-    eval_config.num_steps = 1
 
     make_folder(FLAGS.save_path)
     corpus = dataset.find_corpus(FLAGS.data_path, explicit=FLAGS["data_path"].present)
@@ -265,9 +263,9 @@ def main(_):
                 mvalid = PTBModel(is_training=False, config=config, input_=valid_input)
 
         with tf.name_scope("Tst"):
-            test_input = PTBInput(config=eval_config, data=test_data, name="TstInput")
+            test_input = TextInput(config=config, data=test_data, name="TstInput")
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
-                mtst = PTBModel(is_training=False, config=eval_config, input_=test_input)
+                mtst = PTBModel(is_training=False, config=config, input_=test_input)
 
         sv = make_supervisor()
         with managed_session(sv) as session:
@@ -288,7 +286,7 @@ def main(_):
                     valid_perplexity = run_epoch(session, mvalid)
                     print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
 
-                test_perplexity = run_epoch(session, mtst)
+                test_perplexity = text_perplexity(session, mtst)
                 print("Test Perplexity: %.3f" % test_perplexity)
             except FloatingPointError as error:
                 raise UserError(

@@ -4,13 +4,14 @@ import hashlib
 import http.client
 import io
 import os
-import sys
 import tarfile
 import tempfile
 import time
 import typing
 import urllib.request
 import zlib
+
+from ptb.progress import Progress
 
 SIMPLE_EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "simple-examples")
 URLS = (
@@ -114,21 +115,19 @@ def fetch(url):
       OSError, http.client.HTTPException, ValueError: the connection failed.
     """
     parts, size, start = [], 0, time.monotonic()
-    terminal = sys.stderr.isatty()
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
         total = int(response.headers.get("Content-Length", 0))
-        # read1 returns what has come; read would wait, piece after slow piece, for all it asked.
-        while part := response.read1(1 << 16):
-            parts.append(part)
-            size += len(part)
-            seconds = time.monotonic() - start
-            if max(size, total) > MAX_BYTES:
-                raise DownloadError(f"larger than {MAX_BYTES:,} bytes")
-            if seconds > PATIENCE and size < MIN_SPEED * seconds:
-                raise DownloadError(f"only {size:,} bytes in {seconds:.0f} seconds")
-            if terminal:
-                end = "\n" if size == total else "\r"
-                print(f"{size / 1e6:.1f} of {total / 1e6:.1f} MB", end=end, file=sys.stderr)
+        with Progress("Downloading", total) as progress:
+            # read1 returns what has come; read would wait, piece after slow piece, for all it asks.
+            while part := response.read1(1 << 16):
+                parts.append(part)
+                size += len(part)
+                seconds = time.monotonic() - start
+                if max(size, total) > MAX_BYTES:
+                    raise DownloadError(f"larger than {MAX_BYTES:,} bytes")
+                if seconds > PATIENCE and size < MIN_SPEED * seconds:
+                    raise DownloadError(f"only {size:,} bytes in {seconds:.0f} seconds")
+                progress.update(size)
     if size < total:
         raise DownloadError(f"only {size:,} of {total:,} bytes came")
     archive = b"".join(parts)

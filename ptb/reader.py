@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ptb.errors import UserError
+from ptb.progress import Progress
 
 EOS = "<eos>"
 UNK = "<unk>"
@@ -33,9 +34,13 @@ def _read_words(filename):
 def _read_chunks(filename):
     """Yields the words of a text file as lists, one for each CHUNK of text."""
     try:
-        with open(filename, encoding="utf-8-sig") as file:
+        with (
+            open(filename, encoding="utf-8-sig") as file,
+            Progress(f"Reading {filename}", os.path.getsize(filename)) as progress,
+        ):
             rest = ""  # the beginning of a word that the next chunk completes
             while chunk := file.read(CHUNK):
+                progress.update(file.buffer.tell())
                 text = rest + chunk.replace("\n", f" {EOS} ")
                 words = text.split()
                 rest = "" if text[-1].isspace() else words.pop()

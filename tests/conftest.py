@@ -2,11 +2,13 @@
 
 import pathlib
 import random
+import sys
 
 import pytest
 import tensorflow.compat.v1 as tf
 
 import lstm
+from ptb import progress
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -29,6 +31,14 @@ def flags():
     yield lstm.FLAGS
     for name, value in saved.items():
         lstm.FLAGS[name].value = value
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """stderr is a terminal, and progress is shown at once."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)  # the one of capsys
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(progress, "INTERVAL", 0)
 
 
 @pytest.fixture(scope="session")

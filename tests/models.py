@@ -7,7 +7,9 @@ import tensorflow.compat.v1 as tf
 
 import configs
 import lstm
+from lstm import PTBInput
 from ptb import rnn
+from ptb.evaluate import TextInput, text_perplexity
 
 
 class TinyConfig(configs.TstConfig):
@@ -23,24 +25,31 @@ class TinyConfig(configs.TstConfig):
 
 
 @contextlib.contextmanager
-def built(config, ids):
+def built(config, ids, test_ids=None):
     """Yields (session, train, valid, test): the models on one list of ids, initialized.
 
-    The test model has batch size 1 and one step.
+    The test model may have a text of its own.
     """
-    eval_config = type(config)()
-    eval_config.batch_size = eval_config.num_steps = 1
+    texts = ids, ids, ids if test_ids is None else test_ids
     with tf.Graph().as_default():
         initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
         models = []
-        for name, its_config in ("Train", config), ("Valid", config), ("Tst", eval_config):
+        inputs = ("Train", PTBInput), ("Valid", PTBInput), ("Tst", TextInput)
+        for (name, Input), text in zip(inputs, texts):
             with tf.name_scope(name):
-                input_ = lstm.PTBInput(its_config, ids, name=f"{name}Input")
+                input_ = Input(config, text, name=f"{name}Input")
                 with tf.variable_scope("Model", reuse=bool(models), initializer=initializer):
-                    models.append(lstm.PTBModel(not models, its_config, input_))
+                    models.append(lstm.PTBModel(not models, config, input_))
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
             yield session, *models
+
+
+def perplexity(session, model):
+    """Returns the perplexity of a valid or test model on its text."""
+    if isinstance(model.input, TextInput):
+        return text_perplexity(session, model)
+    return lstm.run_epoch(session, model)
 
 
 def names(num_layers):

@@ -41,8 +41,10 @@ def fifty_costs(config, ids):
     return np.array(costs)
 
 
+@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
 @pytest.mark.parametrize("keep_prob", [1.0, 0.5])
-def test_trains_like_float32(keep_prob, flags):
+def test_trains_like_float32(keep_prob, rnn_mode, flags):
+    flags.rnn_mode = rnn_mode
     ids = np.minimum(np.random.default_rng(3).geometric(0.02, 3000), 300) - 1
     config = type("NarrowConfig", (NarrowConfig,), {"keep_prob": keep_prob})()
     float32 = fifty_costs(config, ids)

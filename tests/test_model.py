@@ -10,7 +10,7 @@ import lstm
 import models
 import numpy_lstm
 from models import TinyConfig
-from ptb import rnn
+from ptb import evaluate, rnn
 
 IDS = np.random.default_rng(1).integers(0, 30, 400)
 
@@ -20,10 +20,12 @@ def tiny(**fields):
     return type("SomeConfig", (TinyConfig,), fields)()
 
 
+@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
 @pytest.mark.parametrize("max_grad_norm", [0.05, 1e6], ids=["clipped", "unclipped"])
 @pytest.mark.parametrize("keep_prob", [1.0, 0.6])
-def test_training_step(keep_prob, max_grad_norm):
+def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
     """Cost, final state, every gradient, clipping and update, from a state that is not zero."""
+    flags.rnn_mode = rnn_mode
     config = tiny(keep_prob=keep_prob, max_grad_norm=max_grad_norm)
     layers, lr = config.num_layers, 0.5
     rng = np.random.default_rng(2)
@@ -99,7 +101,7 @@ def test_dropout_is_in_training_only_and_never_on_the_state():
     with models.built(tiny(keep_prob=0.5), IDS) as (session, train, valid, test):
         params = models.as_params(models.variables(session), 2)
         state = session.run(train.final_state)
-        perplexities = [lstm.run_epoch(session, model) for model in (train, valid, test)]
+        perplexities = [models.perplexity(session, model) for model in (train, valid, test)]
     assert all(np.all(array != 0) for layer in state for array in layer)
     batched, _ = numpy_lstm.epoch(params, IDS, 4, 3)
     one_by_one, _ = numpy_lstm.epoch(params, IDS, 1, 1)
@@ -114,7 +116,7 @@ def test_state_is_carried(which):
     with models.built(config, IDS) as (session, *three):
         model = dict(zip(("train", "valid", "test"), three))[which]
         params = models.as_params(models.variables(session), config.num_layers)
-        perplexity = lstm.run_epoch(session, model)
+        perplexity = models.perplexity(session, model)
     size = (1, 1) if which == "test" else (config.batch_size, config.num_steps)
     carried, _ = numpy_lstm.epoch(params, IDS, *size)
     reset, _ = numpy_lstm.epoch(params, IDS, *size, carry=False)
@@ -202,7 +204,7 @@ def test_cost_that_is_not_finite_raises():
 
 def test_perplexity_too_large_for_a_float_is_infinite():
     with np.errstate(all="raise"):
-        assert lstm.perplexity(1e6, 1) == math.inf
+        assert evaluate.perplexity(1e6, 1) == math.inf
 
 
 def test_no_two_weights_start_equal_and_the_seed_decides(flags):

@@ -55,7 +55,7 @@ def test_smoke_run_says_what_it_runs(smoke, corpus):
     types = len(set((corpus / "ptb.train.txt").read_text().split())) + 2  # <eos> and <unk>
     expected = (
         rf"{corpus} is not the PTB corpus: published figures do not apply\.",
-        r"Configuration tst: 1 x 2 units, 50,040 parameters, basic mode, float32, seed 1",
+        r"Configuration tst: 1 x 2 units, 50,040 parameters, fused mode, float32, seed 1",
         rf"Corpus {corpus} \(own\): {words[0]:,} words to train on, {words[1]} valid, "
         rf"{words[2]} test, {types} types",
         rf"TensorFlow {re.escape(tf.__version__)} on CPU.*, saving in {out}/tst",
@@ -112,7 +112,7 @@ def test_saved_model_gives_the_printed_perplexities(smoke, corpus):
     for ids, part in (valid, "Valid"), (test, "Test"):
         with models.built(config, ids) as (session, _, *evaluated):
             tf.train.Saver().restore(session, tf.train.latest_checkpoint(out / "tst"))
-            perplexity = lstm.run_epoch(session, evaluated[part == "Test"])
+            perplexity = models.perplexity(session, evaluated[part == "Test"])
         assert f"{part} Perplexity: {perplexity:.3f}" in process.stdout
 
 
@@ -135,7 +135,7 @@ def test_checkpoint_of_tensorflow_1_15(shared):
     for ids, which, recorded in (valid, 0, 483.049), (test, 1, 458.287):
         with models.built(config, ids) as (session, _, *evaluated):
             tf.train.Saver().restore(session, checkpoint)
-            perplexity = lstm.run_epoch(session, evaluated[which])
+            perplexity = models.perplexity(session, evaluated[which])
         assert perplexity == pytest.approx(recorded, abs=1.5e-3)
 
 
@@ -188,7 +188,7 @@ def test_help(tmp_path):
     (["--use_fp16", "false"], "unexpected word 'false'"),
     (["--seed", "one"], "--seed=one"),
     (["--seed", "-1"], "--seed=-1"),
-    (["--rnn_mode", "cudnn"], "--rnn_mode=cudnn: value should be one of <basic>"),
+    (["--rnn_mode", "cudnn"], "--rnn_mode=cudnn: value should be one of <fused\\|basic>"),
     (["--config", "smal"], "smal: unknown; configs.py has small, medium, large, tst"),
     (["--config", "tst", "--data_path", "nowhere"], "nowhere/ptb.train.txt: No such file"),
     (["--config", "tst", "--save_path", "/dev/null"], "--save_path: cannot write to /dev/null "),

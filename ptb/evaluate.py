@@ -1,0 +1,107 @@
+"""The probability of a whole text: what one word at a time would give, many words at a time."""
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ptb.errors import UserError
+from ptb.progress import Progress
+
+TOLERANCE = 1e-5  # of a state, relative and absolute: some units in the last place of float32
+KEPT_STEPS = 256  # steps whose states are kept for comparison, so that memory does not grow
+
+
+class TextInput:
+    """The input of a model that evaluates a whole text; a PTBInput that drops no word.
+
+    The text is cut into `config.batch_size` rows, each going on where the one above ends.
+
+    Raises UserError (a ValueError) where the text has no word to predict.
+    """
+
+    def __init__(self, config, data, name=None):
+        if len(data) < 2:
+            raise UserError(f"{name}: {len(data)} words are too few to predict one: use 2 or more")
+        self.batch_size = config.batch_size
+        self.num_steps = config.num_steps
+        self.data = data
+        shape = [self.batch_size, self.num_steps]
+        with tf.name_scope(name, "TextInput"):
+            self.input_data = tf.placeholder(tf.int32, shape, "x")
+            self.targets = tf.placeholder(tf.int32, shape, "y")
+
+
+def text_losses(session, model):
+    """Returns the negative log probability (nats) of every word but the first: float32 [n - 1].
+
+    The model reads the text in one go, from the zero state. To read its rows side by side, the
+    state at the start of each has to be known, which is the one at the end of the row above. So all
+    start from zero first, and then again from the states found at the ends, until these no longer
+    change. The first row is right from the start, the second in the second round, and so on: the
+    last round is right whatever the model. In fact an LSTM soon forgets where it started: from
+    where the states of a round are those of the round before, so are its losses, and the round ends
+    there.
+
+    Args:
+      session: the session.
+      model: a PTBModel, not training, on a TextInput.
+
+    Raises:
+      FloatingPointError: a loss is NaN or infinite.
+    """
+    rows, num_steps = model.input.batch_size, model.input.num_steps
+    words = len(model.input.data) - 1
+    steps = -(-words // (rows * num_steps))
+    text = np.zeros(rows * steps * num_steps + 1, np.int32)
+    text[: words + 1] = model.input.data
+    x, y = text[:-1].reshape(rows, -1), text[1:].reshape(rows, -1)
+    losses = np.zeros(x.shape, np.float32)
+    fetches = {"loss": model.loss, "final_state": model.final_state}
+    states = {}  # of the last round: step -> the state after it
+
+    def read(state):
+        """Reads the rows from a state on; returns the states at their ends."""
+        for step in range(steps):
+            progress.update(step)
+            columns = slice(step * num_steps, (step + 1) * num_steps)
+            feed_dict = {model.input.input_data: x[:, columns], model.input.targets: y[:, columns]}
+            feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
+            vals = session.run(fetches, feed_dict)
+            state = tf.nest.flatten(vals["final_state"])
+            losses[:, columns] = vals["loss"].reshape(rows, num_steps)
+            if not np.isfinite(vals["loss"]).all():
+                raise FloatingPointError(f"a loss is not finite at step {step} of {steps}")
+            if step in states and _close(states[step], state):
+                return states[steps - 1]
+            if step < KEPT_STEPS or step == steps - 1:
+                states[step] = state
+        return state
+
+    zero = start = tf.nest.flatten(session.run(model.initial_state))
+    with Progress("Evaluating", steps) as progress:
+        for _ in range(rows):
+            end = read(start)
+            next_start = [np.vstack([first[:1], last[:-1]]) for first, last in zip(zero, end)]
+            if _close(start, next_start):
+                break
+            start = next_start
+
+    return losses.reshape(-1)[:words]
+
+
+def text_perplexity(session, model):
+    """Returns the perplexity of the text of a model's TextInput; see text_losses."""
+    losses = text_losses(session, model)
+    return perplexity(losses.sum(dtype=np.float64), len(losses))
+
+
+def perplexity(nats, words):
+    """Returns exp(nats / words); infinity where that is too large for a float."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(nats / words))
+
+
+def _close(states, others):
+    """Returns whether two lists of arrays are equal within TOLERANCE."""
+    return all(
+        np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in zip(states, others)
+    )

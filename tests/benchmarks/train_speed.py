@@ -1,0 +1,215 @@
+"""Times a training step: the matrix products alone, ours, and PyTorch where it is installed.
+
+    python tests/benchmarks/train_speed.py --config small
+
+The contenders take turns, round by round, each in a process of its own that keeps its model
+between rounds. Every step is timed; printed are the medians over all rounds, in milliseconds and
+words/s, and the ratios to the first two. Let nothing else run meanwhile.
+"""
+
+import argparse
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import configs  # noqa: E402 (found through the line above)
+from ptb import dataset, reader  # noqa: E402
+from ptb.config import get_config  # noqa: E402
+
+WARM_UP = 5  # steps at the start of each round that are not counted
+
+
+def products(config, _):
+    """NumPy's matrix products at the shapes of a step; all the rest counts as free.
+
+    Each layer: its input for all time steps at once, its recurrent product step by step, and on the
+    way back the same and the two halves of the kernel's gradient. The softmax layer: forward, and
+    the gradients of its input and its weights.
+    """
+    size, rows = config.hidden_size, config.batch_size * config.num_steps
+    layer = [
+        (1, rows, size, 4 * size), (config.num_steps, config.batch_size, size, 4 * size),
+        (config.num_steps, config.batch_size, 4 * size, size), (1, rows, 4 * size, size),
+        (2, size, rows, 4 * size),
+    ]
+    types = config.vocab_size
+    softmax = [(1, rows, size, types), (1, rows, types, size), (1, size, rows, types)]
+    rng = np.random.default_rng(0)
+    work = []
+    for times, m, k, n in layer * config.num_layers + softmax:
+        a, b = rng.random((m, k), np.float32), rng.random((k, n), np.float32)
+        work.append((times, a, b, np.empty((m, n), np.float32)))
+
+    def run_round(steps):
+        seconds = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            for times, a, b, out in work:
+                for _ in range(times):
+                    np.dot(a, b, out=out)
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    return run_round
+
+
+def ours(mode):
+    """Returns the contender that is lstm.py's run_epoch in a mode."""
+
+    def contender(config, data):
+        import tensorflow.compat.v1 as tf
+
+        import lstm
+        from ptb import rnn
+
+        tf.disable_eager_execution()
+        lstm.FLAGS.rnn_mode = mode
+        initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
+        with tf.variable_scope("Model", initializer=initializer):
+            model = lstm.PTBModel(True, config, lstm.PTBInput(config, data))
+        session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
+        session.run(tf.global_variables_initializer())
+        model.assign_lr(session, config.learning_rate)
+
+        def run_round(_):
+            ends = [time.perf_counter()]
+            lstm.run_epoch(
+                session, model, model.train_op, after_step=lambda: ends.append(time.perf_counter())
+            )
+            return np.diff(ends)
+
+        return run_round
+
+    return contender
+
+
+def pytorch(compiled):
+    """Returns the contender that is PyTorch's nn.LSTM, run as it is or through torch.compile."""
+
+    def contender(config, data):
+        import torch
+        from torch import nn
+
+        size, rate = config.hidden_size, 1 - config.keep_prob
+        torch.manual_seed(1)
+        torch.set_num_threads(os.cpu_count())
+        embedding, dropout = nn.Embedding(config.vocab_size, size), nn.Dropout(rate)
+        layers = nn.LSTM(size, size, config.num_layers, dropout=rate)
+        softmax = nn.Linear(size, config.vocab_size)
+        parameters = [p for part in (embedding, layers, softmax) for p in part.parameters()]
+        for parameter in parameters:
+            nn.init.uniform_(parameter, -config.init_scale, config.init_scale)
+        descent = torch.optim.SGD(parameters, lr=config.learning_rate)
+        length = len(data) // config.batch_size
+        rows = torch.from_numpy(data[: config.batch_size * length].astype(np.int64))
+        columns = rows.reshape(config.batch_size, length).T.contiguous()
+
+        def train(x, y, state):
+            descent.zero_grad(set_to_none=True)
+            outputs, state = layers(dropout(embedding(x)), state)
+            logits = softmax(dropout(outputs).flatten(0, 1))
+            cost = nn.functional.cross_entropy(logits, y.flatten(), reduction="sum")
+            cost = cost / config.batch_size
+            cost.backward()
+            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            descent.step()
+            return cost.detach(), [part.detach() for part in state]
+
+        step = torch.compile(train) if compiled else train
+
+        def run_round(steps):
+            state = [torch.zeros(config.num_layers, config.batch_size, size) for _ in "hc"]
+            seconds = []
+            for i in range(steps):
+                begin = time.perf_counter()
+                first, last = i * config.num_steps, (i + 1) * config.num_steps
+                cost, state = step(columns[first:last], columns[first + 1 : last + 1], state)
+                float(cost)
+                seconds.append(time.perf_counter() - begin)
+            return seconds
+
+        return run_round
+
+    return contender
+
+
+CONTENDERS = {
+    "matrix products": products,
+    "fused": ours("fused"),
+    "basic": ours("basic"),
+    "PyTorch": pytorch(compiled=False),
+    "PyTorch, compiled": pytorch(compiled=True),
+}
+
+
+def work(name, config, data, steps):
+    """Runs a contender in this process: a round for each line read, its milliseconds printed."""
+    run_round = CONTENDERS[name](config, data)
+    for _ in sys.stdin:
+        seconds = run_round(steps)[WARM_UP:]
+        print(*(f"{1e3 * s:.3f}" for s in seconds), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="small", help="small, medium, large or one you added")
+    parser.add_argument("--data_path", default="simple-examples/data", help="folder of the corpus")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40, help="timed steps of a round")
+    parser.add_argument("--only", choices=CONTENDERS, action="append", help="some contenders only")
+    parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    config = get_config(args.config, configs)
+    steps = args.steps + WARM_UP
+    if args.worker:
+        data = reader.ptb_raw_data(args.data_path, config.vocab_size)[0]
+        words = config.batch_size * (steps * config.num_steps + 1)
+        work(args.worker, config, np.resize(data, words), steps)
+        return
+
+    corpus = dataset.find_corpus(args.data_path, explicit=args.data_path != "simple-examples/data")
+    names = args.only or [
+        name for name in CONTENDERS
+        if not name.startswith("PyTorch") or importlib.util.find_spec("torch")
+    ]
+    workers = {}
+    for name in names:
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
+        workers[name] = subprocess.Popen(
+            [*command, "--data_path", corpus.folder], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+    times = {name: [] for name in names}
+    for round_ in range(args.rounds + 1):
+        for name, worker in workers.items():
+            print(f"round {round_} of {args.rounds}: {name}", end="\033[K\r", file=sys.stderr)
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            line = worker.stdout.readline()
+            if not line:
+                sys.exit(f"{name} failed: run with --worker \"{name}\" and press enter to see why")
+            if round_ > 0:  # round 0 warms up
+                times[name] += map(float, line.split())
+
+    print(f"{args.config}, {args.rounds} rounds of {args.steps} steps     \033[K")
+    bases = [name for name in ("matrix products", "fused") if name in names]
+    print(f"{'':20}{'ms/step':>9}{'min':>9}{'words/s':>9}", *(f"   / {name}" for name in bases))
+    medians = {name: np.median(times[name]) for name in names}
+    for name, median in medians.items():
+        speed = config.batch_size * config.num_steps / (median / 1e3)
+        ratios = [f"{median / medians[base]:{len(base) + 5}.2f}" for base in bases]
+        print(f"{name:20}{median:9.1f}{min(times[name]):9.1f}{speed:9.0f}", *ratios)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Long work says how far it is, on a terminal."""
+
+import sys
+
+import pytest
+
+import models
+from ptb import evaluate, progress, reader
+
+
+def work(total, steps=3):
+    with progress.Progress("Work", total) as shown:
+        for done in range(1, steps + 1):
+            shown.update(done)
+
+
+@pytest.mark.parametrize("total, last", [(3, "100%"), (200, "2%"), (0, "3")])
+def test_line_on_a_terminal_goes_at_the_end(total, last, terminal, capsys):
+    work(total)
+    *updates, end = capsys.readouterr().err.split("\r")[1:]
+    assert len(updates) == 3
+    assert updates[-1] == f"Work: {last}\033[K"
+    assert end == "\033[K"
+
+
+def test_nothing_in_a_file_and_nothing_for_short_work(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PATIENCE", 1000)
+    work(3)
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    work(3)
+    assert capsys.readouterr().err == ""
+
+
+def test_updates_keep_their_distance(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "INTERVAL", 1000)
+    work(3)
+    assert capsys.readouterr().err.count("Work") == 1
+
+
+def test_reading_and_evaluating_show_it(terminal, corpus, monkeypatch, capsys):
+    monkeypatch.setattr(reader, "CHUNK", 1000)
+    reader.ptb_raw_data(corpus)
+    assert f"\rReading {corpus / 'ptb.train.txt'}: 100%" in capsys.readouterr().err
+    with models.built(models.TinyConfig(), [0] * 40) as (session, _, _, model):
+        evaluate.text_perplexity(session, model)
+    assert "\rEvaluating: 75%" in capsys.readouterr().err
