@@ -34,11 +34,15 @@ def flags():
 
 
 @pytest.fixture
-def terminal(monkeypatch, capsys):
-    """stderr is a terminal, and progress is shown at once."""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)  # the one of capsys
-    monkeypatch.setattr(progress, "PATIENCE", 0)
-    monkeypatch.setattr(progress, "INTERVAL", 0)
+def terminal(monkeypatch):
+    """To be called: stderr is a terminal from then on, and progress is shown at once."""
+
+    def begin():
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setattr(progress, "PATIENCE", 0)
+        monkeypatch.setattr(progress, "INTERVAL", 0)
+
+    return begin
 
 
 @pytest.fixture(scope="session")

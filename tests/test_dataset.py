@@ -313,6 +313,7 @@ def test_explicit_or_incomplete_folder_never_downloads(
 
 def test_progress_is_shown_on_a_terminal_only(server, terminal, capsys):
     server.routes["/a"] = send(GOOD)
+    terminal()
     assert dataset.fetch(server.url + "/a") == GOOD
     assert "\rDownloading: 100%" in capsys.readouterr().err
 

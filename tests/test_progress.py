@@ -16,6 +16,7 @@ def work(total, steps=3):
 
 @pytest.mark.parametrize("total, last", [(3, "100%"), (200, "2%"), (0, "3")])
 def test_line_on_a_terminal_goes_at_the_end(total, last, terminal, capsys):
+    terminal()
     work(total)
     *updates, end = capsys.readouterr().err.split("\r")[1:]
     assert len(updates) == 3
@@ -24,6 +25,7 @@ def test_line_on_a_terminal_goes_at_the_end(total, last, terminal, capsys):
 
 
 def test_nothing_in_a_file_and_nothing_for_short_work(terminal, monkeypatch, capsys):
+    terminal()
     monkeypatch.setattr(progress, "PATIENCE", 1000)
     work(3)
     monkeypatch.setattr(progress, "PATIENCE", 0)
@@ -33,12 +35,14 @@ def test_nothing_in_a_file_and_nothing_for_short_work(terminal, monkeypatch, cap
 
 
 def test_updates_keep_their_distance(terminal, monkeypatch, capsys):
+    terminal()
     monkeypatch.setattr(progress, "INTERVAL", 1000)
     work(3)
     assert capsys.readouterr().err.count("Work") == 1
 
 
 def test_reading_and_evaluating_show_it(terminal, corpus, monkeypatch, capsys):
+    terminal()
     monkeypatch.setattr(reader, "CHUNK", 1000)
     reader.ptb_raw_data(corpus)
     assert f"\rReading {corpus / 'ptb.train.txt'}: 100%" in capsys.readouterr().err
