@@ -16,11 +16,12 @@ import time
 
 import numpy as np
 
-from ptb import command_line, dataset, monitor, reader, rnn  # before TensorFlow, to quiet it
+# Before TensorFlow, to quiet it.
+from ptb import checkpoint, command_line, dataset, monitor, reader, rnn
 from ptb.config import get_config
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_perplexity
-from ptb.session import make_folder, make_supervisor, managed_session
+from ptb.session import make_deterministic, make_folder, make_supervisor, managed_session
 
 import tensorflow.compat.v1 as tf
 
@@ -41,6 +42,11 @@ flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instea
 flags.DEFINE_enum(
     "rnn_mode", "fused", ["fused", "basic"],
     "How to compute: fused is fast; basic is the article's loop over time steps, the same numbers.",
+)
+flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is moved aside.")
+flags.DEFINE_float(
+    "save_minutes", 5, "How often to save within an epoch; each epoch ends with a checkpoint too.",
+    lower_bound=0,
 )
 flags.DEFINE_integer(
     "seed", 1, "What decides the initial weights and the dropout; the same seed, the same results.",
@@ -184,7 +190,7 @@ class PTBModel:
         return self._train_op
 
 
-def run_epoch(session, model, eval_op=None, verbose=False, after_step=None):
+def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_step=None):
     """Runs the model over its whole data, from the zero state; returns the perplexity.
 
     Args:
@@ -192,6 +198,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, after_step=None):
       model: a PTBModel.
       eval_op: an operation to run with each step, such as model.train_op.
       verbose: print about ten lines: position, perplexity so far and speed (words/s).
+      position: a checkpoint.Position, to go on from its step and to keep up to date.
       after_step: a function to call after each step.
 
     Returns:
@@ -201,17 +208,18 @@ def run_epoch(session, model, eval_op=None, verbose=False, after_step=None):
       FloatingPointError: the cost became NaN or infinite.
     """
     start_time = time.time()
-    costs = 0.0
-    iters = 0
+    position = position or checkpoint.Position()
+    first_step = position.step
+    costs = position.costs
     epoch_size = model.input.epoch_size
     interval = max(epoch_size // 10, 1)
-    state = session.run(model.initial_state)
+    state = position.state or session.run(model.initial_state)
 
     fetches = {"cost": model.cost, "final_state": model.final_state}
     if eval_op is not None:
         fetches["eval_op"] = eval_op
 
-    for step in range(epoch_size):
+    for step in range(first_step, epoch_size):
         feed_dict = {model.input.step: step}
         for i, (c, h) in enumerate(model.initial_state):
             feed_dict[c] = state[i].c
@@ -224,16 +232,18 @@ def run_epoch(session, model, eval_op=None, verbose=False, after_step=None):
             raise FloatingPointError(f"the cost is {cost} at step {step} of {epoch_size}")
 
         costs += cost
-        iters += model.input.num_steps
+        iters = (step + 1) * model.input.num_steps
 
         if verbose and step % interval == min(10, interval - 1):
+            words = (step + 1 - first_step) * model.input.num_steps * model.input.batch_size
             print("%.3f perplexity: %.3f speed: %.0f wps" %
                   (step * 1.0 / epoch_size, perplexity(costs, iters),
-                   iters * model.input.batch_size / (time.time() - start_time)))
+                   words / (time.time() - start_time)))
+        position.step, position.costs, position.state = step + 1, costs, state
         if after_step is not None:
             after_step()
 
-    return perplexity(costs, iters)
+    return perplexity(costs, epoch_size * model.input.num_steps)
 
 
 def main(_):
@@ -243,13 +253,20 @@ def main(_):
 
     make_folder(FLAGS.save_path)
     corpus = dataset.find_corpus(FLAGS.data_path, explicit=FLAGS["data_path"].present)
-    raw_data = reader.ptb_raw_data(corpus.folder, config.vocab_size)
+    train_data, valid_data, test_data, words = reader.read_corpus(corpus.folder, config.vocab_size)
     run_name = FLAGS.config.lower() + ("-sample" if corpus.kind == "sample" else "")
     run_folder = os.path.join(FLAGS.save_path, run_name)
+    if FLAGS.restart:
+        checkpoint.set_aside(run_folder)
     make_folder(run_folder)
-    train_data, valid_data, test_data, _ = raw_data
+    facts = checkpoint.facts(config, corpus.folder, FLAGS)
+    run = checkpoint.Run(run_folder, facts, words, FLAGS.save_minutes)
+    if run.is_finished(config.max_max_epoch):
+        monitor.print_results(run)
+        return
 
     with tf.Graph().as_default():
+        make_deterministic(FLAGS.seed)
         initializer = rnn.uniform_initializer(config.init_scale, FLAGS.seed)
 
         with tf.name_scope("Train"):
@@ -267,38 +284,46 @@ def main(_):
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
                 mtst = PTBModel(is_training=False, config=config, input_=test_input)
 
-        sv = make_supervisor()
-        with managed_session(sv) as session:
-            monitor.print_start(FLAGS, config, corpus, raw_data, session, run_folder)
-            forecast = monitor.Forecast(config.max_max_epoch * train_input.epoch_size)
+        run.saver = tf.train.Saver()
+        sv = make_supervisor(saver=run.saver, init_fn=run.restore)
+        with managed_session(sv) as session, run.in_session(session):
+            data = train_data, valid_data, test_data
+            monitor.print_start(FLAGS, config, corpus, data, words, session, run)
+            steps_done = run.position.epoch * train_input.epoch_size + run.position.step
+            total_steps = config.max_max_epoch * train_input.epoch_size
+            forecast = monitor.Forecast(total_steps - steps_done)
+
+            def after_train_step():
+                forecast.after_step()
+                run.after_step()
 
             try:
-                for i in range(config.max_max_epoch):
+                for i in range(run.position.epoch, config.max_max_epoch):
                     lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
                     learning_rate = config.learning_rate * lr_decay
                     m.assign_lr(session, learning_rate)
 
                     print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
                     train_perplexity = run_epoch(
-                        session, m, eval_op=m.train_op, verbose=True, after_step=forecast.after_step
+                        session, m, eval_op=m.train_op, verbose=True, position=run.position,
+                        after_step=after_train_step,
                     )
                     print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
-                    valid_perplexity = run_epoch(session, mvalid)
+                    valid_perplexity = run_epoch(session, mvalid, after_step=run.after_step)
                     print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
+                    run.after_epoch(train_perplexity, valid_perplexity)
 
-                test_perplexity = text_perplexity(session, mtst)
+                test_perplexity = text_perplexity(session, mtst, after_step=run.after_step)
                 print("Test Perplexity: %.3f" % test_perplexity)
             except FloatingPointError as error:
+                epoch = min(run.position.epoch + 1, config.max_max_epoch)
                 raise UserError(
-                    f"epoch {i + 1}, learning rate {learning_rate:.3f}: {error}; "
+                    f"epoch {epoch}, learning rate {session.run(m.lr):.3f}: {error}; "
                     "lower learning_rate, init_scale or max_grad_norm in configs.py"
                 ) from error
             if corpus.kind == "sample":
                 print("(on the sample corpus: compares with nothing published)")
-
-            path = os.path.join(run_folder, "model.ckpt")
-            print("Saving model to %s." % path)
-            sv.saver.save(session, path, global_step=sv.global_step)
+            print("Saving model to %s." % run.finish(test_perplexity))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import traceback
 import tensorflow.compat.v1 as tf
 
 from ptb.errors import UserError
+from ptb.stop import Stopped
 
 flags = tf.app.flags
 FLAGS = flags.FLAGS
@@ -37,6 +38,9 @@ def run(main, argv=None):
         sys.exit(_failed(script, f"{error}; --help lists the flags"))
     except UserError as error:
         sys.exit(_failed(script, error))
+    except Stopped as stopped:
+        print(f"{script}: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -76,14 +76,20 @@ def is_ptb(folder):
     for name, (size, sha256) in FILES.items():
         path = os.path.join(folder, name)
         try:
-            if os.path.getsize(path) != size:
+            if os.path.getsize(path) != size or sha256_of(path) != sha256:
                 return False
-            with open(path, "rb") as file:
-                if hashlib.sha256(file.read()).hexdigest() != sha256:
-                    return False
         except OSError:
             return False
     return True
+
+
+def sha256_of(path):
+    """Returns a file's SHA-256 checksum in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def download(folder):

@@ -30,7 +30,7 @@ class TextInput:
             self.targets = tf.placeholder(tf.int32, shape, "y")
 
 
-def text_losses(session, model):
+def text_losses(session, model, after_step=None):
     """Returns the negative log probability (nats) of every word but the first: float32 [n - 1].
 
     The model reads the text in one go, from the zero state. To read its rows side by side, the
@@ -44,6 +44,7 @@ def text_losses(session, model):
     Args:
       session: the session.
       model: a PTBModel, not training, on a TextInput.
+      after_step: a function to call after each step.
 
     Raises:
       FloatingPointError: a loss is NaN or infinite.
@@ -70,6 +71,8 @@ def text_losses(session, model):
             losses[:, columns] = vals["loss"].reshape(rows, num_steps)
             if not np.isfinite(vals["loss"]).all():
                 raise FloatingPointError(f"a loss is not finite at step {step} of {steps}")
+            if after_step is not None:
+                after_step()
             if step in states and _close(states[step], state):
                 return states[steps - 1]
             if step < KEPT_STEPS or step == steps - 1:
@@ -88,9 +91,9 @@ def text_losses(session, model):
     return losses.reshape(-1)[:words]
 
 
-def text_perplexity(session, model):
+def text_perplexity(session, model, after_step=None):
     """Returns the perplexity of the text of a model's TextInput; see text_losses."""
-    losses = text_losses(session, model)
+    losses = text_losses(session, model, after_step)
     return perplexity(losses.sum(dtype=np.float64), len(losses))
 
 

@@ -6,18 +6,18 @@ import time
 import tensorflow.compat.v1 as tf
 
 
-def print_start(flags, config, corpus, raw_data, session, run_folder):
-    """Prints what is about to run, on what, and where it saves.
+def print_start(flags, config, corpus, data, words, session, run):
+    """Prints what is about to run, on what, where it saves, and what it goes on from.
 
     Args:
       flags: the script's flags.
       config: the configuration.
       corpus: the dataset.Corpus.
-      raw_data: what reader.ptb_raw_data returned.
+      data: the word ids to train on, valid and test.
+      words: the vocabulary.
       session: the session, which knows the devices; its graph has the parameters.
-      run_folder: where the run saves.
+      run: the checkpoint.Run.
     """
-    *data, vocabulary = raw_data
     train, valid, test = (f"{len(ids):,}" for ids in data)
     number_type = "float16" if flags.use_fp16 else "float32"
     parameters = sum(math.prod(v.shape.as_list()) for v in tf.trainable_variables())
@@ -26,16 +26,31 @@ def print_start(flags, config, corpus, raw_data, session, run_folder):
         f"Configuration {flags.config.lower()}: {config.num_layers} x {config.hidden_size} units, "
         f"{parameters:,} parameters, {flags.rnn_mode} mode, {number_type}, seed {flags.seed}\n"
         f"Corpus {corpus.folder} ({corpus.kind}): {train} words to train on, {valid} valid, "
-        f"{test} test, {vocabulary:,} types\n"
-        f"TensorFlow {tf.__version__} on {' and '.join(devices)}, saving in {run_folder}"
+        f"{test} test, {len(words):,} types\n"
+        f"TensorFlow {tf.__version__} on {' and '.join(devices)}, saving in {run.folder}"
+    )
+    if run.position.epoch or run.position.step:
+        print(f"Going on after {run.position.epoch} epochs and {run.position.step} steps.")
+
+
+def print_results(run):
+    """Prints the results of a finished run, and how to go on."""
+    position = run.position
+    train, valid = position.history[-1]
+    print(
+        f"The run in {run.folder} is finished:\n"
+        f"Epoch: {position.epoch} Train Perplexity: {train:.3f}\n"
+        f"Epoch: {position.epoch} Valid Perplexity: {valid:.3f}\n"
+        f"Test Perplexity: {position.test:.3f}\n"
+        "To train on, raise max_max_epoch in configs.py; to train anew, add --restart."
     )
 
 
 class Forecast:
     """Says once, after the first hundred steps, how long the training that is left will take."""
 
-    def __init__(self, total_steps):
-        self._total = total_steps
+    def __init__(self, steps_left):
+        self._total = steps_left
         self._steps = 0
 
     def after_step(self):

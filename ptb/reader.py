@@ -111,6 +111,12 @@ def ptb_raw_data(data_path, vocab_size=None):
     Raises:
       UserError: a file is missing, empty or not UTF-8.
     """
+    *data, words = read_corpus(data_path, vocab_size)
+    return *data, len(words)
+
+
+def read_corpus(data_path, vocab_size=None):
+    """Returns what ptb_raw_data does, but for the last: the list of the words, by id."""
     train_path, valid_path, test_path = (
         os.path.join(data_path, f"ptb.{part}.txt") for part in ("train", "valid", "test")
     )
@@ -118,7 +124,7 @@ def ptb_raw_data(data_path, vocab_size=None):
     train_data = _file_to_word_ids(train_path, word_to_id)
     valid_data = _file_to_word_ids(valid_path, word_to_id)
     test_data = _file_to_word_ids(test_path, word_to_id)
-    return train_data, valid_data, test_data, len(word_to_id)
+    return train_data, valid_data, test_data, list(word_to_id)
 
 
 def epoch_steps(epoch_size):

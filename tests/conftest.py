@@ -24,10 +24,17 @@ def shared():
     return SHARED
 
 
+@pytest.fixture(autouse=True)
+def not_deterministic(monkeypatch):
+    """lstm.main leaves this process as it is, where determinism could not be switched off again."""
+    monkeypatch.setattr(lstm, "make_deterministic", lambda seed: None)
+
+
 @pytest.fixture
 def flags():
     """lstm.FLAGS, put back after the test."""
-    saved = {name: lstm.FLAGS[name].value for name in ("use_fp16", "seed", "rnn_mode")}
+    names = "use_fp16", "seed", "rnn_mode", "restart", "save_minutes"
+    saved = {name: lstm.FLAGS[name].value for name in names}
     yield lstm.FLAGS
     for name, value in saved.items():
         lstm.FLAGS[name].value = value

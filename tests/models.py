@@ -1,6 +1,7 @@
 """Builds the three models of `lstm.main`, and moves parameters in and out of them."""
 
 import contextlib
+import pathlib
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -43,6 +44,11 @@ def built(config, ids, test_ids=None):
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
             yield session, *models
+
+
+def last_model(run_folder):
+    """Returns the path of the model in a run's last checkpoint, as a Saver wants it."""
+    return str(sorted(pathlib.Path(run_folder).glob("checkpoint-*"))[-1] / "model.ckpt")
 
 
 def perplexity(session, model):

@@ -80,7 +80,7 @@ def test_run_and_its_checkpoint(corpus, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert re.search(r"^Test Perplexity: \d+\.\d{3}$", process.stdout, re.MULTILINE)
-    path = tf.train.latest_checkpoint(tmp_path / "tst")
+    path = models.last_model(tmp_path / "tst")
     assert dict(tf.train.list_variables(path)) == VARIABLES
     reader = tf.train.load_checkpoint(path)
     assert reader.get_tensor("Model/embedding").dtype == "float32"

@@ -46,10 +46,11 @@ def main():
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         if args.model:
-            checkpoint = tf.train.latest_checkpoint(args.model)
-            if checkpoint is None:
+            models = sorted(pathlib.Path(args.model).glob("checkpoint-*/model.ckpt.index"))
+            if not models:
                 parser.error(f"--model {args.model}: no checkpoint there")
-            tf.train.Saver(tf.trainable_variables()).restore(session, checkpoint)
+            path = str(models[-1]).removesuffix(".index")
+            tf.train.Saver(tf.trainable_variables()).restore(session, path)
         times = {whole: [], single: []}
         results = {}
         for _ in range(args.rounds):

@@ -1,0 +1,332 @@
+"""A run on disk: its weights and its position, saved whole, checked, and taken up again.
+
+    <save_path>/<config>/
+      checkpoint-000012/           the last one, and the one before
+        model.ckpt.index, .data    the variables, as a `tf.train.Saver` writes and reads them
+        state.npz                  the LSTM's state: c0, h0, c1, h1 …
+        vocabulary.txt             the words by id, one a line
+        run.json                   what is trained (configuration, corpus, seed …) and where it is
+        SHA256SUMS                 of these files, as `sha256sum -c` reads it
+      lock                         held by the process that trains here, and free when it is gone
+
+A checkpoint is written under another name, flushed to disk and then renamed: it is there whole or
+not at all. Nothing in it is an absolute path, so the folder can be moved.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ptb import stop
+from ptb.config import POSITIVE, WHOLE
+from ptb.dataset import FILES, sha256_of
+from ptb.errors import UserError
+from ptb.rnn import LSTMStateTuple
+
+PREFIX = "checkpoint-"
+UNFINISHED = ".unfinished"
+MODEL = "model.ckpt"
+KEPT = 2  # checkpoints
+STATE = "state.npz"
+VOCABULARY = "vocabulary.txt"
+RECORD = "run.json"
+SUMS = "SHA256SUMS"
+FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is: what its next training step needs, besides the variables."""
+
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps of the next one done
+    costs: float = 0.0  # their sum
+    state: tuple | None = None  # after them, an LSTMStateTuple for each layer; None is zero
+    history: list = dataclasses.field(default_factory=list)  # [train, valid] perplexity by epoch
+    test: float | None = None  # perplexity, once the run is finished
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was written; the message names the file."""
+
+
+class Run:
+    """A run's folder, locked for as long as the run lasts, and the position in the run.
+
+    Args:
+      folder: it exists.
+      facts: what is trained: JSON values by name.
+      vocabulary: the words, by id.
+      minutes: between two checkpoints within an epoch.
+
+    Raises:
+      UserError: another process trains there; or there are checkpoints, and none is whole, or the
+        last one is of something else.
+    """
+
+    def __init__(self, folder, facts, vocabulary, minutes):
+        self.folder = folder
+        self._facts = facts
+        self._vocabulary = vocabulary
+        self._seconds = 60 * minutes
+        self._lock = _lock(folder)
+        self._damaged = set()
+        self._found = None  # the path of the checkpoint to go on from
+        self.position = Position()
+        shutil.rmtree(os.path.join(folder, UNFINISHED), ignore_errors=True)
+        self._find()
+
+    def _find(self):
+        numbers = self._numbers()
+        for number in reversed(numbers):
+            path = self._path(number)
+            try:
+                facts, self.position = read(path)
+            except Damaged as error:
+                self._damaged.add(number)
+                print(f"{path} is damaged: {error}.")
+                continue
+            self._compare(facts)
+            self._found = path
+            return
+        if numbers:
+            raise UserError(
+                f"{self.folder}: no checkpoint there is whole; --restart moves the folder aside "
+                "and trains anew"
+            )
+
+    def _compare(self, facts):
+        before, now = _flat(facts), _flat(self._facts)
+        different = [
+            f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+            for name in sorted({*before, *now})
+            if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
+        ]
+        if different:
+            raise UserError(
+                f"{self.folder} has another run: {'; '.join(different)}. Use another --save_path, "
+                "or --restart, which moves that run aside"
+            )
+
+    def restore(self, session):
+        """Loads the variables of the checkpoint, where there is one; `saver` must be set."""
+        if self._found:
+            self.saver.restore(session, os.path.join(self._found, MODEL))
+
+    @contextlib.contextmanager
+    def in_session(self, session):
+        """Within it the run can be saved, and a signal stops it at the end of a step.
+
+        At the end the folder is free for another process.
+        """
+        self._session = session
+        self._saved_at = time.monotonic()
+        with self._lock, stop.Requests() as self._requests:
+            yield
+
+    def after_step(self):
+        """Saves where it is time to; saves and raises Stopped where the user asked to stop."""
+        signum = self._requests.signum
+        if signum or time.monotonic() - self._saved_at >= self._seconds:
+            path = self.save()
+            if signum:
+                raise stop.Stopped(signum, f"stopped; the same command goes on from {path}")
+
+    def after_epoch(self, train_perplexity, valid_perplexity):
+        """Moves the position to the start of the next epoch, and saves."""
+        history = [*self.position.history, [train_perplexity, valid_perplexity]]
+        self.position = Position(epoch=len(history), history=history)
+        self.save()
+
+    def finish(self, test_perplexity):
+        """Notes that the run is finished, saves, and returns the path of the model."""
+        self.position.test = test_perplexity
+        return os.path.join(self.save(), MODEL)
+
+    def is_finished(self, max_max_epoch):
+        """Returns whether no epoch is left, and the test is done."""
+        if self.position.epoch < max_max_epoch:
+            self.position.test = None
+        return self.position.test is not None
+
+    def save(self):
+        """Writes a checkpoint, removes all but the last two whole ones, and returns its path.
+
+        Raises:
+          UserError: it cannot be written; the checkpoints on disk stay.
+        """
+        unfinished = os.path.join(self.folder, UNFINISHED)
+        try:
+            number = max(self._numbers(), default=0) + 1
+            os.mkdir(unfinished)
+            self.saver.save(
+                self._session, os.path.join(unfinished, MODEL), write_meta_graph=False,
+                write_state=False,
+            )
+            write(unfinished, self._facts, self.position, self._vocabulary)
+            _flush(unfinished)
+            os.rename(unfinished, self._path(number))
+            _flush(self.folder, files=False)
+            whole = [n for n in self._numbers() if n not in self._damaged]
+            for old in self._numbers():
+                if old not in whole[-KEPT:]:
+                    shutil.rmtree(self._path(old))
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or getattr(error, "message", error)
+            raise UserError(
+                f"cannot save in {self.folder}: {reason}; the last whole checkpoint stays, and the "
+                "same command continues from it"
+            ) from error
+        self._saved_at = time.monotonic()
+        return self._path(number)
+
+    def _path(self, number):
+        return os.path.join(self.folder, f"{PREFIX}{number:06d}")
+
+    def _numbers(self):
+        names = [name.removeprefix(PREFIX) for name in os.listdir(self.folder)
+                 if name.startswith(PREFIX)]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+
+def facts(config, corpus_folder, flags):
+    """Returns what decides a run's numbers, as JSON values by name."""
+    files = sorted(name for name in os.listdir(corpus_folder) if name in FILES)
+    return {
+        "config": {
+            **{name: int(getattr(config, name)) for name in WHOLE},
+            **{name: float(getattr(config, name)) for name in POSITIVE},
+        },
+        "corpus": {name: sha256_of(os.path.join(corpus_folder, name)) for name in files},
+        "number_type": "float16" if flags.use_fp16 else "float32",
+        "rnn_mode": flags.rnn_mode,
+        "seed": flags.seed,
+        "tensorflow": tf.__version__,
+    }
+
+
+def write(path, facts, position, vocabulary):
+    """Writes into a folder what a checkpoint has besides the variables; the checksums last."""
+    fields = {name: value for name, value in vars(position).items() if name != "state"}
+    state = {f"{part}{layer}": array for layer, pair in enumerate(position.state or ())
+             for part, array in zip("ch", pair)}
+    np.savez(os.path.join(path, STATE), **state)
+    with open(os.path.join(path, VOCABULARY), "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{word}\n" for word in vocabulary)
+    with open(os.path.join(path, RECORD), "w", encoding="utf-8") as file:
+        json.dump({"facts": facts, "position": fields}, file, indent=1)
+    sums = {name: sha256_of(os.path.join(path, name)) for name in sorted(os.listdir(path))}
+    with open(os.path.join(path, SUMS), "w", encoding="utf-8") as file:
+        file.writelines(_lines(sums))
+
+
+def read(path):
+    """Returns (facts, Position) of a checkpoint.
+
+    Raises:
+      Damaged: a file is missing, added or changed, or has not what it should.
+    """
+    name = SUMS
+    try:
+        with open(os.path.join(path, SUMS), encoding="utf-8") as file:
+            lines = file.readlines()
+        sums = dict(reversed(line.removesuffix("\n").split("  ")) for line in lines)
+        there = {*os.listdir(path)} - {SUMS}
+        if lines != _lines(sums) or not {RECORD, STATE, VOCABULARY, f"{MODEL}.index"} <= {*sums}:
+            raise ValueError
+        for name in sorted({*sums, *there}):
+            if name not in there:
+                raise Damaged(f"{name} is missing")
+            if sha256_of(os.path.join(path, name)) != sums.get(name):
+                raise Damaged(f"{name} is not what was written")
+        name = STATE
+        with np.load(os.path.join(path, STATE), allow_pickle=False) as arrays:
+            layers = range(len(arrays.files) // 2)
+            state = tuple(LSTMStateTuple(arrays[f"c{k}"], arrays[f"h{k}"]) for k in layers)
+        name = RECORD
+        with open(os.path.join(path, RECORD), encoding="utf-8") as file:
+            record = json.load(file)
+        return _checked(record["facts"], dict), _position(record["position"], state or None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{name} cannot be read") from error
+
+
+def _lines(sums):
+    """Returns the lines of SHA256SUMS for {name: checksum}."""
+    return [f"{checksum}  {name}\n" for name, checksum in sums.items()]
+
+
+def _position(fields, state):
+    """Returns a Position of what run.json has; raises ValueError, TypeError where that is none."""
+    position = Position(state=state, **fields)
+    for number in position.epoch, position.step:
+        if _checked(number, int) < 0:
+            raise ValueError
+    _checked(position.costs, float)
+    if len(_checked(position.history, list)) != position.epoch:
+        raise ValueError
+    for train, valid in position.history:
+        _checked(train, float), _checked(valid, float)
+    if position.test is not None:
+        _checked(position.test, float)
+    return position
+
+
+def _checked(value, kind):
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def set_aside(folder):
+    """Renames a run's folder, where there is one, to the first free <folder>-old-<n>."""
+    if not os.path.exists(folder):
+        return
+    _lock(folder).close()  # nobody trains there
+    number = 1
+    while os.path.exists(f"{folder}-old-{number}"):
+        number += 1
+    os.rename(folder, f"{folder}-old-{number}")
+    print(f"The run in {folder} is now in {folder}-old-{number}.")
+
+
+def _lock(folder):
+    """Returns an open file that keeps other processes out of a folder for as long as it is open."""
+    file = open(os.path.join(folder, "lock"), "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(
+            f"{folder}: another process is training there; wait, or use another --save_path"
+        ) from None
+    return file
+
+
+def _flat(facts, prefix=""):
+    """Returns {"a.b": value} of {"a": {"b": value}}."""
+    flat = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _flush(folder, files=True):
+    """Returns when a folder's entries, and its files, are on the disk."""
+    for path in [*(os.path.join(folder, name) for name in os.listdir(folder) if files), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
