@@ -1,7 +1,7 @@
 """Finds a configuration class by its name, and checks its values."""
 
-import math
 import numbers
+import sys
 
 from ptb.errors import UserError
 
@@ -15,6 +15,7 @@ WHOLE = {
     "batch_size": 1,
     "vocab_size": 1,
 }
+LARGEST = 2**31 - 1  # a dimension in TensorFlow
 POSITIVE = ("init_scale", "learning_rate", "max_grad_norm", "keep_prob", "lr_decay")
 
 
@@ -56,13 +57,24 @@ def check(config):
             if not isinstance(value, numbers.Integral) or isinstance(value, bool):
                 fail(field, f"is {value!r}, not a whole number")
             if value < WHOLE[field]:
-                fail(field, f"is {value!r}; the smallest possible is {WHOLE[field]}")
+                fail(field, f"is {_shown(value)}; the smallest possible is {WHOLE[field]}")
+            if value > LARGEST:
+                fail(field, f"is {_shown(value)}; the largest possible is {LARGEST}")
         elif field in POSITIVE:
             if not isinstance(value, numbers.Real) or isinstance(value, bool):
                 fail(field, f"is {value!r}, not a number")
-            if not 0 < value < math.inf:
-                fail(field, f"is {value!r}, not a finite number above 0")
+            if not sys.float_info.min <= value <= sys.float_info.max:
+                fail(field, f"is {_shown(value)}, not a finite number above 0")
             if field == "keep_prob" and value > 1:
                 fail(field, f"is {value!r}; a probability is at most 1")
         else:
             fail(field, "is not a field of a configuration")
+
+
+def _shown(value):
+    """Returns a number as the user wrote it, unless that is too long for a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of over 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) < 40 else f"{text[:40]}…"

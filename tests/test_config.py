@@ -1,5 +1,6 @@
 """The configurations' values, and what is refused."""
 
+import fractions
 import math
 
 import pytest
@@ -55,6 +56,11 @@ def test_unknown_name_lists_the_known(name):
     ("hidden_size", 0, "the smallest possible is 1"),
     ("hidden_size", -3, "the smallest possible is 1"),
     ("hidden_size", 200.0, "not a whole number"),
+    ("hidden_size", 2**31, "the largest possible is 2147483647"),
+    ("hidden_size", 10**5000, "the largest possible is 2147483647"),
+    ("learning_rate", 10**400, "not a finite number above 0"),
+    ("learning_rate", -10**5000, "not a finite number above 0"),
+    ("learning_rate", fractions.Fraction(1, 10**400), "not a finite number above 0"),
     ("batch_size", "20", "not a whole number"),
     ("num_steps", True, "not a whole number"),
     ("num_layers", None, "not a whole number"),
