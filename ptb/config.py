@@ -1,7 +1,7 @@
 """Finds a configuration class by its name, and checks its values."""
 
+import math
 import numbers
-import sys
 
 from ptb.errors import UserError
 
@@ -63,7 +63,11 @@ def check(config):
         elif field in POSITIVE:
             if not isinstance(value, numbers.Real) or isinstance(value, bool):
                 fail(field, f"is {value!r}, not a number")
-            if not sys.float_info.min <= value <= sys.float_info.max:
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if not 0 < number < math.inf:
                 fail(field, f"is {_shown(value)}, not a finite number above 0")
             if field == "keep_prob" and value > 1:
                 fail(field, f"is {value!r}; a probability is at most 1")

@@ -69,8 +69,10 @@ def ours(mode):
 
         import lstm
         from ptb import rnn
+        from ptb.session import make_deterministic
 
         tf.disable_eager_execution()
+        make_deterministic(lstm.FLAGS.seed)
         lstm.FLAGS.rnn_mode = mode
         initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
         with tf.variable_scope("Model", initializer=initializer):
