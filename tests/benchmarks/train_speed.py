@@ -13,6 +13,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -21,7 +22,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import configs  # noqa: E402 (found through the line above)
-from ptb import dataset, reader  # noqa: E402
 from ptb.config import get_config  # noqa: E402
 
 WARM_UP = 5  # steps at the start of each round that are not counted
@@ -170,16 +170,27 @@ def main():
     parser.add_argument("--steps", type=int, default=40, help="timed steps of a round")
     parser.add_argument("--only", choices=CONTENDERS, action="append", help="some contenders only")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--ids", help=argparse.SUPPRESS)
     args = parser.parse_args()
     config = get_config(args.config, configs)
     steps = args.steps + WARM_UP
     if args.worker:
-        data = reader.ptb_raw_data(args.data_path, config.vocab_size)[0]
-        words = config.batch_size * (steps * config.num_steps + 1)
-        work(args.worker, config, np.resize(data, words), steps)
+        work(args.worker, config, np.load(args.ids), steps)
         return
 
+    from ptb import dataset, reader  # not in the workers: PyTorch runs without TensorFlow
+
     corpus = dataset.find_corpus(args.data_path, explicit=args.data_path != "simple-examples/data")
+    data = reader.ptb_raw_data(corpus.folder, config.vocab_size)[0]
+    words = config.batch_size * (steps * config.num_steps + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        ids = os.path.join(folder, "ids.npy")
+        np.save(ids, np.resize(data, words))
+        compare(args, config, ids)
+
+
+def compare(args, config, ids):
+    """Runs the contenders in turn on the word ids in a file, and prints the table."""
     names = args.only or [
         name for name in CONTENDERS
         if not name.startswith("PyTorch") or importlib.util.find_spec("torch")
@@ -188,8 +199,8 @@ def main():
     for name in names:
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
         workers[name] = subprocess.Popen(
-            [*command, "--data_path", corpus.folder], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [*command, "--ids", ids], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
     times = {name: [] for name in names}
     for round_ in range(args.rounds + 1):
@@ -199,7 +210,7 @@ def main():
             worker.stdin.flush()
             line = worker.stdout.readline()
             if not line:
-                sys.exit(f"{name} failed: run with --worker \"{name}\" and press enter to see why")
+                sys.exit(f"{name} failed; its messages are hidden, see compare()")
             if round_ > 0:  # round 0 warms up
                 times[name] += map(float, line.split())
 
