@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -254,6 +255,7 @@ def test_ctrl_c_before_training_is_one_line(tmp_path):
     command = [sys.executable, ROOT / "lstm.py", "--data_path", tmp_path, "--save_path", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with open(text, "w"):  # opens when the reader does
+        time.sleep(0.5)  # a signal between open and read would only be seen after the read
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
