@@ -253,7 +253,11 @@ def test_ctrl_c_before_training_is_one_line(tmp_path):
     text = tmp_path / "ptb.train.txt"
     os.mkfifo(text)  # reading waits for a writer
     command = [sys.executable, ROOT / "lstm.py", "--data_path", tmp_path, "--save_path", tmp_path]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A process started in the background by a script ignores it, and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     with open(text, "w"):  # opens when the reader does
         time.sleep(0.5)  # a signal between open and read would only be seen after the read
         process.send_signal(signal.SIGINT)
