@@ -110,7 +110,7 @@ class PTBModel:
 
         # The LSTM is unrolled over num_steps words: as far back as gradients reach.
         with tf.variable_scope("RNN"):
-            if FLAGS.rnn_mode == "fused":
+            if FLAGS.rnn_mode == "fused":  # what the loop does, in one call
                 outputs, state = cell.unroll(inputs, self._initial_state)
             else:
                 outputs = []
@@ -124,7 +124,7 @@ class PTBModel:
         output = tf.reshape(outputs, [-1, size])
 
         targets = tf.reshape(input_.targets, [-1])
-        if FLAGS.rnn_mode == "fused":
+        if FLAGS.rnn_mode == "fused":  # the cross-entropy below, with less traffic in memory
             loss = rnn.softmax_loss(output, vocab_size, targets)
         else:
             logits = rnn.softmax_logits(output, vocab_size)

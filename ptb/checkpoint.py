@@ -152,9 +152,7 @@ class Run:
 
     def is_finished(self, max_max_epoch):
         """Returns whether no epoch is left, and the test is done."""
-        if self.position.epoch < max_max_epoch:
-            self.position.test = None
-        return self.position.test is not None
+        return self.position.test is not None and self.position.epoch >= max_max_epoch
 
     def save(self):
         """Writes a checkpoint, removes all but the last two whole ones, and returns its path.

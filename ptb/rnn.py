@@ -81,6 +81,7 @@ class DropoutWrapper:
         return output * next(self._step_masks), state
 
     def unroll(self, inputs, state):
+        """Takes inputs [num_steps, batch_size, n] and a state; returns (outputs, last state)."""
         outputs, state = self._cell.unroll(inputs, state)
         return outputs * self._masks, state
 
