@@ -59,6 +59,9 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
             d_outputs = tf.unstack(d_outputs)
             d_gates = [None] * num_steps
             d_h = tf.zeros_like(h)
+            # Transposed once, not in each product (medium: 7%, large: 13%); and in three dimensions,
+            # as TensorFlow's optimizer would fold a plain transposition back into the products.
+            w_h_transposed = tf.reshape(tf.transpose(w_h[None], [0, 2, 1]), [4 * size, size])
             # On arrays this small an operation costs its start: what all steps could share, done
             # at once, was slower (small: 41 ms for 38).
             for t in reversed(range(num_steps)):
@@ -68,7 +71,7 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
                 d_i, d_j = _sigmoid_grad(i, d_c * j), _tanh_grad(j, d_c * i)
                 d_f, d_o = _sigmoid_grad(f, d_c * all_c[t]), _sigmoid_grad(o, d_h * tanh_c)
                 d_gates[t] = tf.concat([d_i, d_j, d_f, d_o], axis)
-                d_h = tf.matmul(d_gates[t], w_h, transpose_b=True)
+                d_h = tf.matmul(d_gates[t], w_h_transposed)
                 d_c *= f
             d_gates = tf.concat(d_gates, axis=0)
             d_inputs = tf.reshape(tf.matmul(d_gates, w_x, transpose_b=True), inputs.shape)
