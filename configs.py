@@ -13,7 +13,7 @@ Every class has the same fields:
     keep_prob      probability of keeping a unit in dropout; 1.0 is no dropout
     lr_decay       factor on the learning rate in each epoch after max_epoch
     batch_size     parallel streams the text is cut into
-    vocab_size     most frequent words kept; the others become <unk>
+    vocab_size     most frequent words kept, the others become <unk>; None keeps all
 """
 
 

@@ -199,7 +199,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_
       eval_op: an operation to run with each step, such as model.train_op.
       verbose: print about ten lines: position, perplexity so far and speed (words/s).
       position: a checkpoint.Position, to go on from its step and to keep up to date.
-      after_step: a function to call after each step.
+      after_step: a function to call after each step, with its cost.
 
     Returns:
       exp(sum of costs / sum of num_steps): the exponential of the mean nats per word.
@@ -207,9 +207,8 @@ def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_
     Raises:
       FloatingPointError: the cost became NaN or infinite.
     """
-    start_time = time.time()
     position = position or checkpoint.Position()
-    first_step = position.step
+    start_time = time.time() - position.seconds
     costs = position.costs
     epoch_size = model.input.epoch_size
     interval = max(epoch_size // 10, 1)
@@ -219,7 +218,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_
     if eval_op is not None:
         fetches["eval_op"] = eval_op
 
-    for step in range(first_step, epoch_size):
+    for step in range(position.step, epoch_size):
         feed_dict = {model.input.step: step}
         for i, (c, h) in enumerate(model.initial_state):
             feed_dict[c] = state[i].c
@@ -235,13 +234,13 @@ def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_
         iters = (step + 1) * model.input.num_steps
 
         if verbose and step % interval == min(10, interval - 1):
-            words = (step + 1 - first_step) * model.input.num_steps * model.input.batch_size
             print("%.3f perplexity: %.3f speed: %.0f wps" %
                   (step * 1.0 / epoch_size, perplexity(costs, iters),
-                   words / (time.time() - start_time)))
+                   iters * model.input.batch_size / (time.time() - start_time)))
         position.step, position.costs, position.state = step + 1, costs, state
+        position.seconds = time.time() - start_time
         if after_step is not None:
-            after_step()
+            after_step(cost)
 
     return perplexity(costs, epoch_size * model.input.num_steps)
 
@@ -254,6 +253,7 @@ def main(_):
     make_folder(FLAGS.save_path)
     corpus = dataset.find_corpus(FLAGS.data_path, explicit=FLAGS["data_path"].present)
     train_data, valid_data, test_data, words = reader.read_corpus(corpus.folder, config.vocab_size)
+    config.vocab_size = config.vocab_size or len(words)
     run_name = FLAGS.config.lower() + ("-sample" if corpus.kind == "sample" else "")
     run_folder = os.path.join(FLAGS.save_path, run_name)
     if FLAGS.restart:
@@ -286,17 +286,10 @@ def main(_):
 
         run.saver = tf.train.Saver()
         sv = make_supervisor(saver=run.saver, init_fn=run.restore)
-        with managed_session(sv) as session, run.in_session(session):
+        watch = monitor.Monitor(run, config, train_input.epoch_size, valid_input.epoch_size)
+        with managed_session(sv) as session, run.in_session(session), watch:
             data = train_data, valid_data, test_data
             monitor.print_start(FLAGS, config, corpus, data, words, session, run)
-            steps_done = run.position.epoch * train_input.epoch_size + run.position.step
-            total_steps = config.max_max_epoch * train_input.epoch_size
-            forecast = monitor.Forecast(total_steps - steps_done)
-
-            def after_train_step():
-                forecast.after_step()
-                run.after_step()
-
             try:
                 for i in range(run.position.epoch, config.max_max_epoch):
                     lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
@@ -306,12 +299,12 @@ def main(_):
                     print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
                     train_perplexity = run_epoch(
                         session, m, eval_op=m.train_op, verbose=True, position=run.position,
-                        after_step=after_train_step,
+                        after_step=watch.after_train_step,
                     )
                     print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
-                    valid_perplexity = run_epoch(session, mvalid, after_step=run.after_step)
+                    valid_perplexity = run_epoch(session, mvalid, after_step=watch.after_valid_step)
                     print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
-                    run.after_epoch(train_perplexity, valid_perplexity)
+                    watch.after_epoch(learning_rate, train_perplexity, valid_perplexity)
 
                 test_perplexity = text_perplexity(session, mtst, after_step=run.after_step)
                 print("Test Perplexity: %.3f" % test_perplexity)

@@ -7,6 +7,7 @@
         vocabulary.txt             the words by id, one a line
         run.json                   what is trained (configuration, corpus, seed …) and where it is
         SHA256SUMS                 of these files, as `sha256sum -c` reads it
+      history.csv, events.out.…    see ptb/monitor.py
       lock                         held by the process that trains here, and free when it is gone
 
 A checkpoint is written under another name, flushed to disk and then renamed: it is there whole or
@@ -16,18 +17,23 @@ not at all. Nothing in it is an absolute path, so the folder can be moved.
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import shutil
+import sys
 import time
+import typing
+from zipfile import BadZipFile
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ptb import stop
 from ptb.config import POSITIVE, WHOLE
-from ptb.dataset import FILES, sha256_of
+from ptb.dataset import sha256_of
 from ptb.errors import UserError
+from ptb.reader import corpus_files
 from ptb.rnn import LSTMStateTuple
 
 PREFIX = "checkpoint-"
@@ -41,6 +47,16 @@ SUMS = "SHA256SUMS"
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts
 
 
+class Epoch(typing.NamedTuple):
+    """What is remembered of an epoch; seconds are those of training and validation."""
+
+    learning_rate: float
+    train_perplexity: float
+    valid_perplexity: float
+    words_per_second: float  # in training
+    seconds: float
+
+
 @dataclasses.dataclass
 class Position:
     """Where a run is: what its next training step needs, besides the variables."""
@@ -48,9 +64,24 @@ class Position:
     epoch: int = 0  # epochs done
     step: int = 0  # steps of the next one done
     costs: float = 0.0  # their sum
+    seconds: float = 0.0  # they took
     state: tuple | None = None  # after them, an LSTMStateTuple for each layer; None is zero
-    history: list = dataclasses.field(default_factory=list)  # [train, valid] perplexity by epoch
+    history: list = dataclasses.field(default_factory=list)  # an Epoch for each one done
     test: float | None = None  # perplexity, once the run is finished
+
+
+class Checkpoint(typing.NamedTuple):
+    """What is in a checkpoint besides the variables, and where those are."""
+
+    path: str
+    facts: dict  # what decides the run's numbers, as `facts` makes it
+    position: Position
+    vocabulary: list  # the words, by id
+
+    @property
+    def model(self):
+        """The path of the variables, as a `tf.train.Saver` wants it."""
+        return os.path.join(self.path, MODEL)
 
 
 class Damaged(Exception):
@@ -77,38 +108,24 @@ class Run:
         self._vocabulary = vocabulary
         self._seconds = 60 * minutes
         self._lock = _lock(folder)
-        self._damaged = set()
-        self._found = None  # the path of the checkpoint to go on from
         self.position = Position()
         shutil.rmtree(os.path.join(folder, UNFINISHED), ignore_errors=True)
-        self._find()
+        self._found, self._damaged = newest(folder)
+        if self._found:
+            self._compare(self._found)
+            self.position = self._found.position
 
-    def _find(self):
-        numbers = self._numbers()
-        for number in reversed(numbers):
-            path = self._path(number)
-            try:
-                facts, self.position = read(path)
-            except Damaged as error:
-                self._damaged.add(number)
-                print(f"{path} is damaged: {error}.")
-                continue
-            self._compare(facts)
-            self._found = path
-            return
-        if numbers:
-            raise UserError(
-                f"{self.folder}: no checkpoint there is whole; --restart moves the folder aside "
-                "and trains anew"
-            )
-
-    def _compare(self, facts):
-        before, now = _flat(facts), _flat(self._facts)
+    def _compare(self, found):
+        before, now = _flat(found.facts), _flat(self._facts)
         different = [
             f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
             for name in sorted({*before, *now})
             if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
         ]
+        if not different and found.vocabulary != self._vocabulary:
+            pairs = itertools.zip_longest(found.vocabulary, self._vocabulary)
+            number, (was, is_) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+            different = [f"word {number} of the vocabulary was {was!r} and is {is_!r}"]
         if different:
             raise UserError(
                 f"{self.folder} has another run: {'; '.join(different)}. Use another --save_path, "
@@ -118,7 +135,7 @@ class Run:
     def restore(self, session):
         """Loads the variables of the checkpoint, where there is one; `saver` must be set."""
         if self._found:
-            self.saver.restore(session, os.path.join(self._found, MODEL))
+            restore(self.saver, session, self._found.model)
 
     @contextlib.contextmanager
     def in_session(self, session):
@@ -139,9 +156,9 @@ class Run:
             if signum:
                 raise stop.Stopped(signum, f"stopped; the same command goes on from {path}")
 
-    def after_epoch(self, train_perplexity, valid_perplexity):
-        """Moves the position to the start of the next epoch, and saves."""
-        history = [*self.position.history, [train_perplexity, valid_perplexity]]
+    def after_epoch(self, epoch):
+        """Moves the position to the start of the next epoch, and saves; `epoch` is an Epoch."""
+        history = [*self.position.history, epoch]
         self.position = Position(epoch=len(history), history=history)
         self.save()
 
@@ -162,7 +179,7 @@ class Run:
         """
         unfinished = os.path.join(self.folder, UNFINISHED)
         try:
-            number = max(self._numbers(), default=0) + 1
+            number = max(_numbers(self.folder), default=0) + 1
             os.mkdir(unfinished)
             self.saver.save(
                 self._session, os.path.join(unfinished, MODEL), write_meta_graph=False,
@@ -170,12 +187,13 @@ class Run:
             )
             write(unfinished, self._facts, self.position, self._vocabulary)
             _flush(unfinished)
-            os.rename(unfinished, self._path(number))
+            path = _path(self.folder, number)
+            os.rename(unfinished, path)
             _flush(self.folder, files=False)
-            whole = [n for n in self._numbers() if n not in self._damaged]
-            for old in self._numbers():
+            whole = [n for n in _numbers(self.folder) if n not in self._damaged]
+            for old in _numbers(self.folder):
                 if old not in whole[-KEPT:]:
-                    shutil.rmtree(self._path(old))
+                    shutil.rmtree(_path(self.folder, old))
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             reason = getattr(error, "strerror", None) or getattr(error, "message", error)
@@ -184,26 +202,64 @@ class Run:
                 "same command continues from it"
             ) from error
         self._saved_at = time.monotonic()
-        return self._path(number)
+        return path
 
-    def _path(self, number):
-        return os.path.join(self.folder, f"{PREFIX}{number:06d}")
 
-    def _numbers(self):
-        names = [name.removeprefix(PREFIX) for name in os.listdir(self.folder)
-                 if name.startswith(PREFIX)]
-        return sorted(int(name) for name in names if name.isdecimal())
+def newest(folder):
+    """Returns (the newest whole Checkpoint in a folder, the numbers of damaged ones after it).
+
+    It is None where there is no checkpoint at all. Each damaged one is named on stderr.
+
+    Raises:
+      UserError: there are checkpoints, and none is whole.
+    """
+    damaged = set()
+    for number in reversed(_numbers(folder)):
+        path = _path(folder, number)
+        try:
+            return read(path), damaged
+        except Damaged as error:
+            damaged.add(number)
+            print(f"{path} is damaged: {error}.", file=sys.stderr)
+    if damaged:
+        raise UserError(
+            f"{folder}: no checkpoint there is whole; train anew: lstm.py's --restart moves the "
+            "folder aside first"
+        )
+    return None, damaged
+
+
+def restore(saver, session, model):
+    """Loads a model's variables into the session.
+
+    Raises:
+      UserError: they are not those of the session's graph, or cannot be read.
+    """
+    try:
+        saver.restore(session, model)
+    except (tf.errors.OpError, ValueError) as error:
+        reason = getattr(error, "message", str(error)).splitlines()[0]
+        raise UserError(f"{model}: not the variables of this model: {reason}") from error
+
+
+def _path(folder, number):
+    return os.path.join(folder, f"{PREFIX}{number:06d}")
+
+
+def _numbers(folder):
+    """Returns the numbers of the checkpoints in a folder, whole or not."""
+    names = [name.removeprefix(PREFIX) for name in os.listdir(folder) if name.startswith(PREFIX)]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def facts(config, corpus_folder, flags):
     """Returns what decides a run's numbers, as JSON values by name."""
-    files = sorted(name for name in os.listdir(corpus_folder) if name in FILES)
     return {
         "config": {
             **{name: int(getattr(config, name)) for name in WHOLE},
             **{name: float(getattr(config, name)) for name in POSITIVE},
         },
-        "corpus": {name: sha256_of(os.path.join(corpus_folder, name)) for name in files},
+        "corpus": {os.path.basename(f): sha256_of(f) for f in corpus_files(corpus_folder)},
         "number_type": "float16" if flags.use_fp16 else "float32",
         "rnn_mode": flags.rnn_mode,
         "seed": flags.seed,
@@ -227,7 +283,7 @@ def write(path, facts, position, vocabulary):
 
 
 def read(path):
-    """Returns (facts, Position) of a checkpoint.
+    """Returns the Checkpoint in a folder.
 
     Raises:
       Damaged: a file is missing, added or changed, or has not what it should.
@@ -245,15 +301,30 @@ def read(path):
                 raise Damaged(f"{name} is missing")
             if sha256_of(os.path.join(path, name)) != sums.get(name):
                 raise Damaged(f"{name} is not what was written")
+        name = VOCABULARY
+        with open(os.path.join(path, VOCABULARY), encoding="utf-8", newline="\n") as file:
+            vocabulary = file.read().removesuffix("\n").split("\n")
+        if len({*vocabulary}) != len(vocabulary):
+            raise ValueError
+        name = RECORD
+        with open(os.path.join(path, RECORD), encoding="utf-8") as file:
+            record = json.load(file)
+        facts = _checked(record["facts"], dict)
+        position = _position(record["position"])
         name = STATE
         with np.load(os.path.join(path, STATE), allow_pickle=False) as arrays:
             layers = range(len(arrays.files) // 2)
             state = tuple(LSTMStateTuple(arrays[f"c{k}"], arrays[f"h{k}"]) for k in layers)
-        name = RECORD
-        with open(os.path.join(path, RECORD), encoding="utf-8") as file:
-            record = json.load(file)
-        return _checked(record["facts"], dict), _position(record["position"], state or None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if state:
+            shape = (facts["config"]["batch_size"], facts["config"]["hidden_size"])
+            kinds = {(array.shape, str(array.dtype)) for pair in state for array in pair}
+            if (len(state), kinds) != (
+                facts["config"]["num_layers"], {(shape, facts["number_type"])}
+            ):
+                raise ValueError
+            position.state = state
+        return Checkpoint(path, facts, position, vocabulary)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, BadZipFile) as error:
         raise Damaged(f"{name} cannot be read") from error
 
 
@@ -262,17 +333,20 @@ def _lines(sums):
     return [f"{checksum}  {name}\n" for name, checksum in sums.items()]
 
 
-def _position(fields, state):
+def _position(fields):
     """Returns a Position of what run.json has; raises ValueError, TypeError where that is none."""
-    position = Position(state=state, **fields)
+    position = Position(**fields)
     for number in position.epoch, position.step:
         if _checked(number, int) < 0:
             raise ValueError
     _checked(position.costs, float)
-    if len(_checked(position.history, list)) != position.epoch:
+    _checked(position.seconds, float)
+    _checked(position.state, type(None))  # it is in a file of its own
+    position.history = [Epoch(*_checked(values, list)) for values in position.history]
+    if len(position.history) != position.epoch:
         raise ValueError
-    for train, valid in position.history:
-        _checked(train, float), _checked(valid, float)
+    for number in itertools.chain(*position.history):
+        _checked(number, float)
     if position.test is not None:
         _checked(position.test, float)
     return position

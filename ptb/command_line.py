@@ -1,5 +1,7 @@
 """Runs a script's main the way a person expects: strict flags, one line for an error."""
 
+import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -18,24 +20,47 @@ def run(main, argv=None):
     """Parses the flags, calls `main(argv)` and exits; the strict twin of `tf.app.run`.
 
     `tf.app.run` ignores flags it does not know and words that belong to none, and shows a traceback
-    for a bad value. Here each of these, and any UserError, is one line on stderr and exit status 2.
-    Other exceptions keep their traceback.
+    for a bad value. Here each of these is one line; see errors_in_one_line.
     """
     argv = sys.argv if argv is None else argv
-    script = os.path.basename(argv[0])
     if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
         print(sys.modules[main.__module__].__doc__.strip())
         print(FLAGS.main_module_help())
         sys.exit(0)
-    try:
-        words = FLAGS(argv)[1:]
+    with errors_in_one_line(argv[0]):
+        try:
+            words = FLAGS(argv)[1:]
+        except flags.Error as error:
+            raise UserError(f"{error}; --help lists the flags") from error
         if words:
             raise UserError(f"unexpected word '{words[0]}': flags are written --name=value")
         # Each epoch's lines are seen at once in a file or pipe too.
         sys.stdout.reconfigure(line_buffering=True)
         sys.exit(main(argv[:1]))
-    except flags.Error as error:
-        sys.exit(_failed(script, f"{error}; --help lists the flags"))
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser for a module run with `python -m`; a mistake is a UserError."""
+
+    def __init__(self, *args, **kwargs):
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(*args, formatter_class=layout, allow_abbrev=False, **kwargs)
+
+    def error(self, message):
+        raise UserError(f"{message}; --help shows the use")
+
+
+@contextlib.contextmanager
+def errors_in_one_line(script):
+    """Within it, what the user can mend or has asked for ends the program in a line on stderr.
+
+    The exit status is 2 for a UserError; 130 or 143 where a signal stopped it; 141 without a line
+    where the reader of its output has gone. Other exceptions keep their traceback.
+    """
+    script = os.path.basename(script)
+    try:
+        yield
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(_failed(script, error))
     except Stopped as stopped:

@@ -12,6 +12,7 @@ import urllib.request
 import zlib
 
 from ptb.progress import Progress
+from ptb.reader import corpus_files
 
 SIMPLE_EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "simple-examples")
 URLS = (
@@ -55,7 +56,7 @@ def find_corpus(data_path, explicit):
       explicit: the user named it: it is used as it is, even where files are missing. Else, where it
         has none of the files, PTB is downloaded into it, and failing that the sample is returned.
     """
-    there = [os.path.exists(os.path.join(data_path, name)) for name in FILES]
+    there = list(map(os.path.exists, corpus_files(data_path)))
     if explicit or any(there):
         if is_ptb(data_path):
             return Corpus(data_path, "PTB")

@@ -13,19 +13,20 @@ KEPT_STEPS = 256  # steps whose states are kept for comparison, so that memory d
 class TextInput:
     """The input of a model that evaluates a whole text; a PTBInput that drops no word.
 
-    The text is cut into `config.batch_size` rows, each going on where the one above ends.
+    The text is cut into `config.batch_size` rows, each going on where the one above ends. Without
+    `data` it is for whoever feeds the placeholders.
 
     Raises UserError (a ValueError) where the text has no word to predict.
     """
 
-    def __init__(self, config, data, name=None):
-        if len(data) < 2:
+    def __init__(self, config, data=None, name="TextInput"):
+        if data is not None and len(data) < 2:
             raise UserError(f"{name}: {len(data)} words are too few to predict one: use 2 or more")
         self.batch_size = config.batch_size
         self.num_steps = config.num_steps
         self.data = data
         shape = [self.batch_size, self.num_steps]
-        with tf.name_scope(name, "TextInput"):
+        with tf.name_scope(name):
             self.input_data = tf.placeholder(tf.int32, shape, "x")
             self.targets = tf.placeholder(tf.int32, shape, "y")
 

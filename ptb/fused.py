@@ -59,8 +59,8 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
             d_outputs = tf.unstack(d_outputs)
             d_gates = [None] * num_steps
             d_h = tf.zeros_like(h)
-            # Transposed once, not in each product (medium: 7%, large: 13%); and in three dimensions,
-            # as TensorFlow's optimizer would fold a plain transposition back into the products.
+            # Transposed once, not in each product (medium: 7%, large: 13%). In three dimensions, as
+            # TensorFlow's optimizer would fold a plain transposition back into the products.
             w_h_transposed = tf.reshape(tf.transpose(w_h[None], [0, 2, 1]), [4 * size, size])
             # On arrays this small an operation costs its start: what all steps could share, done
             # at once, was slower (small: 41 ms for 38).

@@ -1,9 +1,22 @@
-"""What a run shows besides the article's lines."""
+"""What a run shows besides the article's lines: start, live line, event files, history."""
 
+import contextlib
+import csv
 import math
+import os
 import time
 
 import tensorflow.compat.v1 as tf
+
+from ptb import events
+from ptb.checkpoint import Epoch
+from ptb.errors import UserError
+from ptb.evaluate import perplexity
+from ptb.progress import Line
+
+HISTORY = "history.csv"
+POINTS = 100  # of the training loss in an epoch, about
+WARM_UP = 10  # steps: the first ones are slow
 
 
 def print_start(flags, config, corpus, data, words, session, run):
@@ -36,31 +49,155 @@ def print_start(flags, config, corpus, data, words, session, run):
 def print_results(run):
     """Prints the results of a finished run, and how to go on."""
     position = run.position
-    train, valid = position.history[-1]
+    last = position.history[-1]
     print(
         f"The run in {run.folder} is finished:\n"
-        f"Epoch: {position.epoch} Train Perplexity: {train:.3f}\n"
-        f"Epoch: {position.epoch} Valid Perplexity: {valid:.3f}\n"
+        f"Epoch: {position.epoch} Train Perplexity: {last.train_perplexity:.3f}\n"
+        f"Epoch: {position.epoch} Valid Perplexity: {last.valid_perplexity:.3f}\n"
         f"Test Perplexity: {position.test:.3f}\n"
         "To train on, raise max_max_epoch in configs.py; to train anew, add --restart."
     )
 
 
-class Forecast:
-    """Says once, after the first hundred steps, how long the training that is left will take."""
+class Monitor:
+    """Follows a run while it trains: shows it, and has it saved.
 
-    def __init__(self, steps_left):
-        self._total = steps_left
-        self._steps = 0
+    Within `with`, a live line stands under the printed lines, on a terminal only. In the run's
+    folder grow the event files, for TensorBoard, and history.csv. All values are those that the
+    loop has fetched anyway. What an earlier process wrote beyond its last checkpoint is removed.
 
-    def after_step(self):
-        """To be called after every training step."""
+    Args:
+      run: the checkpoint.Run.
+      config: the configuration.
+      epoch_size: training steps of an epoch.
+      valid_size: steps of a validation.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+
+    def __init__(self, run, config, epoch_size, valid_size):
+        self._run = run
+        self._config = config
+        self._epoch_size = epoch_size
+        self._valid_size = valid_size
+        self._words = config.batch_size * config.num_steps  # of a step
+        self._interval = max(epoch_size // POINTS, 1)
+        self._total_steps = config.max_max_epoch * epoch_size
+        self._steps = 0  # of training, in this process
+        self._valid_steps = 0
+        self._line = Line()
+
+    def __enter__(self):
+        position = self._run.position
+        with _writing(self._run.folder):
+            self._events = events.Writer(self._run.folder, {
+                "Training Loss": self._step(),
+                "Learning Rate": position.epoch * self._epoch_size,
+                "Validation Loss": position.epoch * self._epoch_size,
+                "Train Perplexity": position.epoch,
+                "Valid Perplexity": position.epoch,
+            })
+            if not self._step():
+                self._events.add_graph(tf.get_default_graph())
+            write_history(self._run)
+        self._line.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self._line.__exit__(*error)
+        self._events.close()
+
+    def after_train_step(self, cost):
+        """To be called after every training step with its cost (nats / batch_size)."""
+        position = self._run.position
         self._steps += 1
-        if self._steps == 10:  # the first ones are slow
+        if position.step % self._interval == 0:
+            with _writing(self._run.folder):
+                self._events.add(self._step(), {"Training Loss": cost})
+        if self._steps == WARM_UP:
             self._start = time.monotonic()
-        if self._steps == 100 < self._total:
-            seconds_per_step = (time.monotonic() - self._start) / 90
-            print(f"Training will take about {duration(seconds_per_step * (self._total - 100))}.")
+        run_left = self._total_steps - self._step()
+        if self._steps == 100 and run_left:
+            print(f"Training will take about {self._time(run_left)}.")
+        if self._steps > WARM_UP and self._line.is_due():
+            self._line.show(
+                f"Epoch {position.epoch + 1} of {self._config.max_max_epoch}: "
+                f"{100 * position.step / self._epoch_size:.0f}%, perplexity "
+                f"{perplexity(position.costs, position.step * self._config.num_steps):.1f}, "
+                f"{self._words * position.step / position.seconds:,.0f} words/s; left: epoch "
+                f"{self._time(self._epoch_size - position.step)}, run {self._time(run_left)}"
+            )
+        self._run.after_step()
+
+    def after_valid_step(self, _):
+        """To be called after every step of a validation."""
+        if not self._valid_steps:
+            self._valid_start = time.monotonic()
+        self._valid_steps += 1
+        self._line.show(
+            f"Epoch {self._run.position.epoch + 1} of {self._config.max_max_epoch}, validation: "
+            f"{100 * self._valid_steps / self._valid_size:.0f}%"
+        )
+        self._run.after_step()
+
+    def after_epoch(self, learning_rate, train_perplexity, valid_perplexity):
+        """To be called when the epoch is trained and validated."""
+        seconds = self._run.position.seconds
+        speed = self._words * self._epoch_size / seconds
+        seconds += time.monotonic() - self._valid_start
+        self._valid_steps = 0
+        loss = math.log(valid_perplexity) * self._config.num_steps  # the mean cost of its steps
+        epoch = Epoch(learning_rate, train_perplexity, valid_perplexity, speed, seconds)
+        with _writing(self._run.folder):
+            self._events.add(
+                self._step(), {"Learning Rate": learning_rate, "Validation Loss": loss}
+            )
+            self._events.add(self._run.position.epoch + 1, {
+                "Train Perplexity": train_perplexity, "Valid Perplexity": valid_perplexity,
+            })
+        self._run.after_epoch(epoch)
+        with _writing(self._run.folder):
+            write_history(self._run)
+
+    def _step(self):
+        """Returns the training steps of the run so far."""
+        return self._run.position.epoch * self._epoch_size + self._run.position.step
+
+    def _time(self, steps):
+        """Returns how long so many training steps take, as a person says it."""
+        seconds_per_step = (time.monotonic() - self._start) / (self._steps - WARM_UP)
+        return duration(seconds_per_step * steps)
+
+
+@contextlib.contextmanager
+def _writing(folder):
+    """Within it, what cannot be written is the user's to mend."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
+        raise UserError(
+            f"cannot write in {folder}: {reason}; the last whole checkpoint stays, and the same "
+            "command continues from it"
+        ) from error
+
+
+def write_history(run):
+    """Writes history.csv, a row for every epoch, in the run's folder; it is whole or the old one.
+
+    Its columns are the epoch, from 1, and the fields of checkpoint.Epoch.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    path = os.path.join(run.folder, HISTORY)
+    with open(path + ".unfinished", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["epoch", *Epoch._fields])
+        for number, epoch in enumerate(run.position.history, start=1):
+            table.writerow([number, *(f"{value:.8g}" for value in epoch)])
+    os.replace(path + ".unfinished", path)
 
 
 def duration(seconds):

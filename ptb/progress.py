@@ -1,5 +1,7 @@
 """How far long work is: one line on a terminal, that goes when the work is done."""
 
+import contextlib
+import shutil
 import sys
 import time
 
@@ -7,8 +9,64 @@ PATIENCE = 1.0  # seconds of work before anything is shown
 INTERVAL = 0.2  # seconds between two updates
 
 
-class Progress:
-    """Shows `what: done of total` on stderr where that is a terminal; nothing in a file or pipe.
+class Line:
+    """One line on stderr where that is a terminal, below what is printed; else nothing.
+
+        with Line() as line:
+            line.show("half done")
+            print("this goes above it")
+    """
+
+    def __init__(self):
+        self._next = time.monotonic() + PATIENCE
+        self._shown = False
+
+    def show(self, text):
+        """Shows a text, as much as fits the line, or nothing where the last one is very recent."""
+        if not self.is_due():
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{text[:width]}\033[K", end="", file=sys.stderr, flush=True)
+        self._next = time.monotonic() + INTERVAL
+        self._shown = True
+
+    def is_due(self):
+        """Returns whether a text would be shown now."""
+        return time.monotonic() >= self._next and sys.stderr.isatty()
+
+    def clear(self):
+        """Removes the text until the next one is shown."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._shown = False
+
+    def __enter__(self):
+        self._redirection = contextlib.redirect_stdout(_Above(sys.stdout, self))
+        self._redirection.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self._redirection.__exit__(*error)
+        self.clear()
+
+
+class _Above:
+    """A stdout that clears a line first."""
+
+    def __init__(self, stdout, line):
+        self._stdout = stdout
+        self._line = line
+
+    def write(self, text):
+        self._line.clear()
+        return self._stdout.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stdout, name)
+
+
+class Progress(Line):
+    """Shows `what: done of total`.
 
         with Progress("Reading ptb.train.txt", total=size) as progress:
             ...
@@ -18,23 +76,11 @@ class Progress:
     """
 
     def __init__(self, what, total):
+        super().__init__()
         self._what = what
         self._total = total
-        self._next = time.monotonic() + PATIENCE
-        self._shown = False
 
     def update(self, done):
         """Shows that `done` of the total is done."""
-        if time.monotonic() < self._next or not sys.stderr.isatty():
-            return
         amount = f"{100 * done / self._total:.0f}%" if self._total else f"{done:,}"
-        print(f"\r{self._what}: {amount}\033[K", end="", file=sys.stderr, flush=True)
-        self._next = time.monotonic() + INTERVAL
-        self._shown = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        self.show(f"{self._what}: {amount}")

@@ -1,8 +1,8 @@
 """Reads a corpus: text files -> word ids -> the (x, y) tensors of a training step.
 
 The functions carry the names of the reader of the TensorFlow PTB tutorial. A corpus is a folder
-with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`: UTF-8, words between spaces, one sentence
-a line.
+with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`, or `train.txt`, `valid.txt` and
+`test.txt`: UTF-8, words between spaces, one sentence a line.
 """
 
 import collections
@@ -18,6 +18,11 @@ from ptb.progress import Progress
 EOS = "<eos>"
 UNK = "<unk>"
 CHUNK = 1 << 20  # characters read at a time, so that memory does not grow with the file
+
+
+def split_words(text):
+    """Returns the words of a text as a list; every `\\n` is the word `<eos>`."""
+    return text.replace("\n", f" {EOS} ").split()
 
 
 def _read_words(filename):
@@ -41,27 +46,27 @@ def _read_chunks(filename):
             rest = ""  # the beginning of a word that the next chunk completes
             while chunk := file.read(CHUNK):
                 progress.update(file.buffer.tell())
-                text = rest + chunk.replace("\n", f" {EOS} ")
-                words = text.split()
-                rest = "" if text[-1].isspace() else words.pop()
+                words = split_words(rest + chunk)
+                rest = "" if chunk[-1].isspace() else words.pop()
                 yield words
             if rest:
                 yield [rest]
     except UnicodeDecodeError as error:
         line = _first_line_not_utf8(filename)
-        raise UserError(f"{filename}: line {line} is not UTF-8; convert the file first") from error
+        raise UserError(f"{filename}: {line} is not UTF-8; convert the file first") from error
     except OSError as error:
         raise UserError(f"{filename}: {error.strerror}; the corpus is read from there") from error
 
 
 def _first_line_not_utf8(filename):
-    """Returns the number, from 1, of the first line that does not decode."""
+    """Returns "line <number>", from 1, of the first line that does not decode."""
     with open(filename, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
-                return number
+                return f"line {number}"
+    return "it"  # a pipe cannot be read again
 
 
 def _build_vocab(filename, vocab_size=None):
@@ -97,11 +102,24 @@ def _file_to_word_ids(filename, word_to_id):
     return ids
 
 
+def corpus_files(data_path):
+    """Returns the paths of train, valid and test in a folder, whether they are there or not.
+
+    They are named `ptb.train.txt` and so on, unless only `train.txt` and its like are there.
+    """
+    ptb, plain = (
+        [os.path.join(data_path, f"{prefix}{part}.txt") for part in ("train", "valid", "test")]
+        for prefix in ("ptb.", "")
+    )
+    only_plain = any(map(os.path.exists, plain)) and not any(map(os.path.exists, ptb))
+    return plain if only_plain else ptb
+
+
 def ptb_raw_data(data_path, vocab_size=None):
-    """Reads `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt` in the folder `data_path`.
+    """Reads the three texts in the folder `data_path`.
 
     Args:
-      data_path: the folder.
+      data_path: the folder; see corpus_files for the names in it.
       vocab_size: keep the most frequent words, at most this many; None keeps all.
 
     Returns:
@@ -117,14 +135,17 @@ def ptb_raw_data(data_path, vocab_size=None):
 
 def read_corpus(data_path, vocab_size=None):
     """Returns what ptb_raw_data does, but for the last: the list of the words, by id."""
-    train_path, valid_path, test_path = (
-        os.path.join(data_path, f"ptb.{part}.txt") for part in ("train", "valid", "test")
-    )
+    train_path, valid_path, test_path = corpus_files(data_path)
     word_to_id = _build_vocab(train_path, vocab_size)
     train_data = _file_to_word_ids(train_path, word_to_id)
     valid_data = _file_to_word_ids(valid_path, word_to_id)
     test_data = _file_to_word_ids(test_path, word_to_id)
     return train_data, valid_data, test_data, list(word_to_id)
+
+
+def read_vocabulary(data_path, vocab_size=None):
+    """Returns the list of the words of a corpus folder, by id."""
+    return list(_build_vocab(corpus_files(data_path)[0], vocab_size))
 
 
 def epoch_steps(epoch_size):

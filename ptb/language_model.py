@@ -1,0 +1,390 @@
+"""A trained model at work: the next word, the probability of a sentence, generated text.
+
+    python -m ptb.language_model generate Out/small --prompt "the company said" --words 50
+    python -m ptb.language_model next Out/small --prompt "the company said"
+    python -m ptb.language_model score Out/small sentences.txt
+
+A model is the folder of a run of lstm.py, finished or not. It can also be a checkpoint that the PTB
+tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocabulary with it, so
+--data_path names the corpus it was trained on.
+"""
+
+import glob
+import os
+import re
+import sys
+import types
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ptb import checkpoint, command_line, reader, rnn
+from ptb.errors import UserError
+from ptb.evaluate import TextInput, perplexity, text_losses
+from ptb.progress import Progress
+
+SENTENCES, WORDS = 40, 10  # scored side by side, and of each in one step
+
+
+class LanguageModel:
+    """Answers questions to a trained model; words are joined by spaces, a line end is `<eos>`.
+
+        model = LanguageModel.load("Out/small")
+        model.next_words("the company said")
+        model.log_prob("the company said it will sell the unit")
+        print(model.generate("the company said", words=50, seed=3))
+
+    A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
+    Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are.
+
+    Attributes:
+      vocabulary: the words, by id.
+      description: what was loaded, in one line.
+    """
+
+    @classmethod
+    def load(cls, folder, data_path=None):
+        """Returns the LanguageModel of a run's folder, or of a checkpoint of the tutorial.
+
+        Args:
+          folder: a run's folder; or the tutorial's checkpoint, as a path without .index, or a
+            folder with such checkpoints, of which the one of most steps is taken.
+          data_path: the corpus folder of the tutorial's checkpoint, for its vocabulary.
+
+        Raises:
+          UserError: there is no trained model, or not the corpus that goes with it.
+        """
+        found = checkpoint.newest(folder)[0] if os.path.isdir(folder) else None
+        if found is None:
+            return cls._load_tutorial(folder, data_path)
+        if data_path is not None:
+            raise UserError(f"{folder} has its own vocabulary; leave out --data_path")
+        config = found.facts["config"]
+        epochs, test = found.position.epoch, found.position.test
+        state = "not finished" if test is None else f"test perplexity {test:.3f}"
+        return cls(
+            found.model, found.vocabulary, config, tf.as_dtype(found.facts["number_type"]),
+            f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, "
+            f"{epochs} epochs, {state}",
+        )
+
+    @classmethod
+    def _load_tutorial(cls, path, data_path):
+        model = _tutorial_checkpoint(path)
+        try:
+            shapes = dict(tf.train.list_variables(model))
+        except (tf.errors.OpError, ValueError) as error:
+            raise UserError(f"{model} cannot be read; it is damaged, or no checkpoint") from error
+        kernel = re.compile("Model/RNN/multi_rnn_cell/cell_[0-9]+/basic_lstm_cell/kernel")
+        num_layers = sum(map(bool, map(kernel.fullmatch, shapes)))
+        if not num_layers or len(shapes.get("Model/embedding", ())) != 2:
+            raise UserError(f"{model} has not the variables of the PTB tutorial")
+        if data_path is None:
+            raise UserError(f"{model} has no vocabulary; name its corpus with --data_path")
+        vocab_size, size = shapes["Model/embedding"]
+        words = reader.read_vocabulary(data_path)
+        if len(words) > vocab_size:
+            raise UserError(
+                f"{data_path} has {len(words):,} word types, and {model} {vocab_size:,}: it was "
+                "trained on another corpus"
+            )
+        config = {"vocab_size": vocab_size, "hidden_size": size, "num_layers": num_layers,
+                  "batch_size": SENTENCES, "num_steps": WORDS}
+        description = f"{model}: {num_layers} x {size} units"
+        return cls(model, words, config, tf.float32, description)
+
+    def __init__(self, model, vocabulary, config, dtype, description):
+        self.vocabulary = vocabulary
+        self.description = description
+        self._ids = {word: i for i, word in enumerate(vocabulary)}
+        self._config = types.SimpleNamespace(**config)
+        self._dtype = dtype
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            self._one_word = self._network(batch_size=1, num_steps=1)
+            self._lines = self._network(batch_size=SENTENCES, num_steps=WORDS)
+            saver = tf.train.Saver(tf.trainable_variables())
+            self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
+            checkpoint.restore(saver, self._session, model)
+
+    def _network(self, batch_size, num_steps, data=None):
+        """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
+        config = self._config
+        size, vocab_size = config.hidden_size, config.vocab_size
+        shape = types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps)
+        input_ = TextInput(shape, data)
+        with tf.variable_scope("Model", reuse=tf.AUTO_REUSE):
+            cell = rnn.MultiRNNCell(
+                [rnn.BasicLSTMCell(size, forget_bias=0.0) for _ in range(config.num_layers)]
+            )
+            initial_state = cell.zero_state(batch_size, self._dtype)
+            with tf.device("/cpu:0"):
+                inputs = rnn.embedding_lookup(vocab_size, size, input_.input_data, self._dtype)
+            with tf.variable_scope("RNN"):
+                outputs, state = cell.unroll(inputs, initial_state)
+            output = tf.reshape(outputs, [-1, size])
+            targets = tf.reshape(input_.targets, [-1])
+            return types.SimpleNamespace(
+                input=input_, initial_state=initial_state, final_state=state,
+                logits=rnn.softmax_logits(output, vocab_size),
+                loss=rnn.softmax_loss(output, vocab_size, targets),
+            )
+
+    def next_words(self, prompt, top_k=10):
+        """Returns the top_k likeliest next words as [(word, probability)], the likeliest first.
+
+        Raises UserError for a prompt without words, or a top_k below 1.
+        """
+        _check(top_k >= 1, "top_k", top_k, "at least 1")
+        logits, _ = self._read(self._prompt_ids(prompt))
+        probabilities = np.exp(logits - np.logaddexp.reduce(logits))[: len(self.vocabulary)]
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        return [(self.vocabulary[i], float(probabilities[i])) for i in order]
+
+    def log_prob(self, sentences):
+        """Returns the log probability (nats) of a sentence, its closing `<eos>` included.
+
+        Args:
+          sentences: a sentence; or a list of them, for an array of as many.
+        """
+        if isinstance(sentences, str):
+            return self.log_prob([sentences])[0]
+        lines = []
+        for sentence in sentences:
+            ids, _ = self._to_ids(reader.split_words(sentence))
+            lines.append(self._closed(ids))
+        return -np.array([losses.sum(dtype=np.float64) for losses in self._line_losses(lines)])
+
+    def generate(self, prompt, words=50, temperature=1.0, top_k=None, no_unk=False, seed=1):
+        """Returns the prompt and that many words after it, one drawn after the other.
+
+        Args:
+          prompt: the words to go on from; `<eos>` alone starts at the beginning of a line.
+          words: how many to draw.
+          temperature: a word's probability is raised to 1 / temperature; 0 always takes the
+            likeliest word.
+          top_k: draw among the likeliest words only, this many.
+          no_unk: never draw `<unk>`.
+          seed: decides the draw; the same seed, the same text.
+
+        Raises UserError for a prompt without words, or a number out of its range.
+        """
+        _check(words >= 1, "words", words, "at least 1")
+        _check(seed >= 0, "seed", seed, "at least 0")
+        _check(0 <= temperature < np.inf, "temperature", temperature, "a finite number from 0 on")
+        _check(top_k is None or top_k >= 1, "top_k", top_k, "at least 1")
+        rng = np.random.default_rng(seed)
+        text = self._prompt_ids(prompt)
+        logits, state = self._read(text)
+        for _ in range(words):
+            text.append(self._draw(logits, temperature, top_k, no_unk, rng))
+            logits, state = self._read(text[-1:], state)
+        lines = [[]]
+        for i in text[1:]:
+            if self.vocabulary[i] == reader.EOS:
+                lines.append([])
+            else:
+                lines[-1].append(self.vocabulary[i])
+        return "\n".join(map(" ".join, lines))
+
+    def score(self, words, stream=False):
+        """Scores a text line by line.
+
+        Args:
+          words: the words of the text, `<eos>` at the end of every line.
+          stream: carry the state through the text, whose first word is then not scored; otherwise
+            each line is scored on its own.
+
+        Returns:
+          For each line (log probability in nats, words scored, unknown words among its words).
+
+        Raises UserError for a text without words.
+        """
+        ids, unknown = self._to_ids(words)
+        if not len(ids):
+            raise UserError("no words to score; put one sentence on a line")
+        eos = self._ids[reader.EOS]
+        ends = np.flatnonzero(ids == eos) + 1
+        if ids[-1] != eos:
+            ends = np.append(ends, len(ids))
+        if stream:
+            config = self._config
+            with self._graph.as_default():
+                model = self._network(config.batch_size, config.num_steps, data=ids)
+            losses = np.split(text_losses(self._session, model), ends[:-1] - 1)
+        else:
+            losses = self._line_losses(list(map(self._closed, np.split(ids, ends[:-1]))))
+        return [
+            (-float(line.sum(dtype=np.float64)), len(line), int(its_unknown.sum()))
+            for line, its_unknown in zip(losses, np.split(unknown, ends[:-1]))
+        ]
+
+    def unknown_words(self, words):
+        """Returns which of the words are not in the vocabulary, each once."""
+        return list(dict.fromkeys(word for word in words if word not in self._ids))
+
+    def _to_ids(self, words):
+        """Returns (ids, whether each is of an unknown word): arrays."""
+        ids = np.fromiter((self._ids.get(word, -1) for word in words), np.int32)
+        unknown = ids < 0
+        ids[unknown] = self._ids[reader.UNK]
+        return ids, unknown
+
+    def _closed(self, ids):
+        """Returns the ids of a line with an `<eos>` at the end."""
+        eos = self._ids[reader.EOS]
+        return ids if len(ids) and ids[-1] == eos else np.append(ids, np.int32(eos))
+
+    def _prompt_ids(self, prompt):
+        ids = list(self._to_ids(reader.split_words(prompt))[0])
+        if not ids:
+            raise UserError("the prompt has no words; '<eos>' starts a new line")
+        eos = self._ids[reader.EOS]
+        return ids if ids[0] == eos else [eos, *ids]
+
+    def _read(self, ids, state=None):
+        """Reads ids on from a state; returns the logits after the last, and the state there."""
+        model = self._one_word
+        for i in ids:
+            feed_dict = {model.input.input_data: [[i]]}
+            if state is not None:
+                feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
+            logits, state = self._session.run([model.logits, model.final_state], feed_dict)
+            state = tf.nest.flatten(state)
+        return logits[0].astype(np.float64), state
+
+    def _draw(self, logits, temperature, top_k, no_unk, rng):
+        """Returns the id of the next word, drawn from the softmax of logits / temperature."""
+        logits = logits[: len(self.vocabulary)]
+        if no_unk:
+            logits[self._ids[reader.UNK]] = -np.inf
+        if temperature == 0:
+            return int(logits.argmax())
+        if top_k is not None:
+            logits[np.argsort(-logits, kind="stable")[top_k:]] = -np.inf
+        with np.errstate(over="ignore"):  # a temperature near 0 makes all but the largest -inf
+            weights = np.exp((logits - logits.max()) / temperature)
+        return int(rng.choice(len(weights), p=weights / weights.sum()))
+
+    def _line_losses(self, lines):
+        """Returns the loss (nats) of every word of each line, read from `<eos>` on: arrays.
+
+        Lines of like length are read side by side; where one ends before the others, what its row
+        reads after that counts for nothing.
+        """
+        model = self._lines
+        order = sorted(range(len(lines)), key=lambda number: len(lines[number]))
+        losses = [None] * len(lines)
+        with Progress("Scoring", len(lines)) as progress:
+            for start in range(0, len(lines), SENTENCES):
+                progress.update(start)
+                numbers = order[start : start + SENTENCES]
+                steps = -(-len(lines[numbers[-1]]) // WORDS)
+                text = np.full((SENTENCES, steps * WORDS + 1), self._ids[reader.EOS], np.int32)
+                for row, number in enumerate(numbers):
+                    text[row, 1 : len(lines[number]) + 1] = lines[number]
+                found, state = [], ()
+                for step in range(steps):
+                    part = text[:, step * WORDS : (step + 1) * WORDS + 1]
+                    feed_dict = {model.input.input_data: part[:, :-1],
+                                 model.input.targets: part[:, 1:]}
+                    feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
+                    loss, state = self._session.run([model.loss, model.final_state], feed_dict)
+                    state = tf.nest.flatten(state)
+                    found.append(loss.reshape(SENTENCES, WORDS))
+                found = np.hstack(found)
+                for row, number in enumerate(numbers):
+                    losses[number] = found[row, : len(lines[number])]
+        return losses
+
+
+def _tutorial_checkpoint(path):
+    """Returns the path, without .index, of the checkpoint that a path names."""
+    if os.path.exists(f"{path}.index"):
+        return path
+    models = glob.glob(os.path.join(glob.escape(path), "*.index"))
+    if not models:
+        raise UserError(f"{path}: no trained model there; lstm.py trains one in Out/<config>")
+    return max(models, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])[:-6]
+
+
+def _check(right, name, value, allowed):
+    if not right:
+        raise UserError(f"{name} is {value}; it must be {allowed}")
+
+
+def _say_unknown(model, words):
+    """Prints on stderr which words the model reads as `<unk>`."""
+    unknown = model.unknown_words(words)
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
+        print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
+
+
+def _generate(model, args):
+    _say_unknown(model, reader.split_words(args.prompt))
+    print(model.generate(
+        args.prompt, args.words, args.temperature, args.top_k, args.no_unk, args.seed
+    ))
+
+
+def _next(model, args):
+    _say_unknown(model, reader.split_words(args.prompt))
+    for word, probability in model.next_words(args.prompt, args.top_k):
+        print(f"{probability:8.4f}  {word}")
+
+
+def _score(model, args):
+    words = list(reader._read_words("/dev/stdin" if args.file == "-" else args.file))
+    _say_unknown(model, words)
+    lines = model.score(words, args.stream)
+    print("line", "log_prob", "words", "perplexity", "unknown", sep="\t")
+    for name, (log_prob, count, unknown) in [
+        *enumerate(lines, start=1), ("total", [sum(column) for column in zip(*lines)])
+    ]:
+        value = f"{perplexity(-log_prob, count):.3f}" if count else "nan"
+        print(name, f"{log_prob:.4f}", count, value, unknown, sep="\t")
+
+
+def _parser():
+    parser = command_line.Parser(prog="language_model.py", description=__doc__)
+    commands = parser.add_subparsers(metavar="command", required=True, parser_class=
+                                     command_line.Parser)
+
+    def command(function, help_):
+        sub = commands.add_parser(function.__name__[1:], help=help_, description=help_)
+        sub.set_defaults(function=function)
+        sub.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
+        sub.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
+        return sub
+
+    generate = command(_generate, "Goes on from a prompt, word by word.")
+    generate.add_argument("--prompt", required=True, help="the words to go on from")
+    generate.add_argument("--words", type=int, default=50, help="how many words to add (50)")
+    generate.add_argument("--temperature", type=float, default=1.0,
+                          help="below 1 likelier words, 0 always the likeliest (1.0)")
+    generate.add_argument("--top_k", type=int, help="draw among so many likeliest words only")
+    generate.add_argument("--no_unk", action="store_true", help="never draw <unk>")
+    generate.add_argument("--seed", type=int, default=1, help="the same seed, the same text (1)")
+
+    next_ = command(_next, "Prints the likeliest next words with their probabilities.")
+    next_.add_argument("--prompt", required=True, help="the words before")
+    next_.add_argument("--top_k", type=int, default=10, help="how many words (10)")
+
+    score = command(_score, "Prints the log probability (nats) of each line of a text.")
+    score.add_argument("file", help="a text file, or - for stdin")
+    score.add_argument("--stream", action="store_true",
+                       help="carry the state through the text, as the test of a run does")
+    return parser
+
+
+def main(argv=None):
+    with command_line.errors_in_one_line("language_model.py"):
+        args = _parser().parse_args(argv)
+        model = LanguageModel.load(args.model, args.data_path)
+        print(model.description, file=sys.stderr)
+        args.function(model, args)
+
+
+if __name__ == "__main__":
+    main()
