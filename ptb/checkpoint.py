@@ -135,7 +135,7 @@ class Run:
     def restore(self, session):
         """Loads the variables of the checkpoint, where there is one; `saver` must be set."""
         if self._found:
-            restore(self.saver, session, self._found.model)
+            restore(self.saver, session, self._found.model, tf.global_variables())
 
     @contextlib.contextmanager
     def in_session(self, session):
@@ -229,13 +229,19 @@ def newest(folder):
     return None, damaged
 
 
-def restore(saver, session, model):
-    """Loads a model's variables into the session.
+def restore(saver, session, model, variables):
+    """Loads variables into the session; `saver` is one of them and `model` its path.
 
     Raises:
-      UserError: they are not those of the session's graph, or cannot be read.
+      UserError: they are not there, have another shape (which a saver does not notice), or cannot
+        be read.
     """
     try:
+        shapes = dict(tf.train.list_variables(model))
+        for variable in variables:
+            found, shape = shapes.get(variable.op.name), variable.shape.as_list()
+            if found != shape:
+                raise ValueError(f"{variable.op.name} has shape {found}, not {shape}")
         saver.restore(session, model)
     except (tf.errors.OpError, ValueError) as error:
         reason = getattr(error, "message", str(error)).splitlines()[0]

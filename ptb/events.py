@@ -22,14 +22,16 @@ class Writer:
       last: {tag: the last step that counts}; later points in earlier files are removed, and so are
         those of other tags.
 
+    Attributes:
+      graph_is_there: whether an earlier file has the graph.
+
     Raises:
       OSError, tf.errors.OpError: a file cannot be written.
     """
 
     def __init__(self, folder, last):
         paths = sorted(glob.glob(os.path.join(glob.escape(folder), PREFIX + "*")))
-        for path in paths:
-            _cut(path, last)
+        self.graph_is_there = any([_cut(path, last) for path in paths])
         name = f"{PREFIX}{time.time():.6f}.{socket.gethostname()}"
         self._records = tf.io.TFRecordWriter(os.path.join(folder, name))
         self._write(file_version="brain.Event:2")
@@ -65,16 +67,18 @@ def read(path):
 
 
 def _cut(path, last):
-    """Removes the points after their tag's last step, and a torn end."""
+    """Removes points after their tag's last step, and a torn end; returns whether a graph is there.
+    """
     events, whole = read(path)
     kept = [
         event for event in events
         if all(event.step <= last.get(value.tag, -1) for value in event.summary.value)
     ]
-    if whole and kept == events:
-        return
-    unfinished = path.replace(PREFIX, "unfinished.")
-    with tf.io.TFRecordWriter(unfinished) as records:
-        for event in kept:
-            records.write(event.SerializeToString())
-    os.replace(unfinished, path)
+    if not whole or len(kept) < len(events):
+        folder, name = os.path.split(path)
+        unfinished = os.path.join(folder, f"unfinished.{name}")
+        with tf.io.TFRecordWriter(unfinished) as records:
+            for event in kept:
+                records.write(event.SerializeToString())
+        os.replace(unfinished, path)
+    return any(event.graph_def for event in kept)

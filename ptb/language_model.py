@@ -65,7 +65,7 @@ class LanguageModel:
         return cls(
             found.model, found.vocabulary, config, tf.as_dtype(found.facts["number_type"]),
             f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, "
-            f"{epochs} epochs, {state}",
+            f"epoch {epochs}, {state}",
         )
 
     @classmethod
@@ -103,9 +103,9 @@ class LanguageModel:
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
             self._lines = self._network(batch_size=SENTENCES, num_steps=WORDS)
-            saver = tf.train.Saver(tf.trainable_variables())
+            variables = tf.trainable_variables()
             self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
-            checkpoint.restore(saver, self._session, model)
+            checkpoint.restore(tf.train.Saver(variables), self._session, model, variables)
 
     def _network(self, batch_size, num_steps, data=None):
         """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
@@ -347,7 +347,7 @@ def _score(model, args):
 
 
 def _parser():
-    parser = command_line.Parser(prog="language_model.py", description=__doc__)
+    parser = command_line.Parser(prog="python -m ptb.language_model", description=__doc__)
     commands = parser.add_subparsers(metavar="command", required=True, parser_class=
                                      command_line.Parser)
 
@@ -379,6 +379,7 @@ def _parser():
 
 
 def main(argv=None):
+    """Runs the command line of this module."""
     with command_line.errors_in_one_line("language_model.py"):
         args = _parser().parse_args(argv)
         model = LanguageModel.load(args.model, args.data_path)

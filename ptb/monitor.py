@@ -15,6 +15,7 @@ from ptb.evaluate import perplexity
 from ptb.progress import Line
 
 HISTORY = "history.csv"
+HISTORY_COLUMNS = ["epoch", *Epoch._fields]
 POINTS = 100  # of the training loss in an epoch, about
 WARM_UP = 10  # steps: the first ones are slow
 
@@ -98,7 +99,7 @@ class Monitor:
                 "Train Perplexity": position.epoch,
                 "Valid Perplexity": position.epoch,
             })
-            if not self._step():
+            if not self._events.graph_is_there:
                 self._events.add_graph(tf.get_default_graph())
             write_history(self._run)
         self._line.__enter__()
@@ -186,7 +187,7 @@ def _writing(folder):
 def write_history(run):
     """Writes history.csv, a row for every epoch, in the run's folder; it is whole or the old one.
 
-    Its columns are the epoch, from 1, and the fields of checkpoint.Epoch.
+    Its columns are HISTORY_COLUMNS: the epoch, from 1, and the fields of checkpoint.Epoch.
 
     Raises:
       OSError: it cannot be written.
@@ -194,7 +195,7 @@ def write_history(run):
     path = os.path.join(run.folder, HISTORY)
     with open(path + ".unfinished", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["epoch", *Epoch._fields])
+        table.writerow(HISTORY_COLUMNS)
         for number, epoch in enumerate(run.position.history, start=1):
             table.writerow([number, *(f"{value:.8g}" for value in epoch)])
     os.replace(path + ".unfinished", path)

@@ -45,7 +45,7 @@ def _read_chunks(filename):
         ):
             rest = ""  # the beginning of a word that the next chunk completes
             while chunk := file.read(CHUNK):
-                progress.update(file.buffer.tell())
+                progress.update(file.buffer.tell() if file.seekable() else 0)
                 words = split_words(rest + chunk)
                 rest = "" if chunk[-1].isspace() else words.pop()
                 yield words
@@ -55,7 +55,7 @@ def _read_chunks(filename):
         line = _first_line_not_utf8(filename)
         raise UserError(f"{filename}: {line} is not UTF-8; convert the file first") from error
     except OSError as error:
-        raise UserError(f"{filename}: {error.strerror}; the corpus is read from there") from error
+        raise UserError(f"{filename}: {error.strerror}; it must be a readable text") from error
 
 
 def _first_line_not_utf8(filename):

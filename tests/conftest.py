@@ -7,7 +7,9 @@ import sys
 import pytest
 import tensorflow.compat.v1 as tf
 
+import configs
 import lstm
+import models
 from ptb import progress
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -50,6 +52,25 @@ def terminal(monkeypatch):
         monkeypatch.setattr(progress, "INTERVAL", 0)
 
     return begin
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """The folder of a finished run of two epochs of a two-layer model, vocabulary as it comes."""
+    fields = {"max_max_epoch": 2, "vocab_size": None}
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lstm, "make_deterministic", lambda seed: None)
+        train(patch, type("SomeConfig", (models.TinyConfig,), fields), corpus, out)
+    return out / "some"
+
+
+def train(monkeypatch, config, data_path, out):
+    """Runs lstm.main on a configuration class, as `--config some`, and saves in out/some."""
+    monkeypatch.setattr(configs, "SomeConfig", config, raising=False)
+    for name, value in ("config", "some"), ("data_path", data_path), ("save_path", out):
+        monkeypatch.setattr(lstm.FLAGS[name], "value", str(value))
+    lstm.main([])
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,17 @@ from ptb import checkpoint
 from ptb.errors import UserError
 from ptb.rnn import LSTMStateTuple
 
-FACTS = {"config": {"hidden_size": 2, "max_max_epoch": 3}, "seed": 1, "rnn_mode": "fused"}
+FACTS = {
+    "config": {"hidden_size": 3, "num_layers": 1, "batch_size": 2, "max_max_epoch": 3},
+    "number_type": "float32", "seed": 1, "rnn_mode": "fused",
+}
 WORDS = ["the", "<eos>", "fünf", "<unk>"]
 STATE = (LSTMStateTuple(np.full((2, 3), 0.5, np.float32), np.full((2, 3), 0.25, np.float32)),)
-FIRST = checkpoint.Position(epoch=1, step=7, costs=1 / 3, state=STATE, history=[[9.5, 8.25]])
-SECOND = checkpoint.Position(epoch=2, history=[[9.5, 8.25], [7.1, 6.2]])
+EPOCHS = [checkpoint.Epoch(1.0, 9.5, 8.25, 5000.0, 60.0), checkpoint.Epoch(0.5, 7.1, 6.2, 5e3, 6.5)]
+FIRST = checkpoint.Position(
+    epoch=1, step=7, costs=1 / 3, seconds=1.5, state=STATE, history=EPOCHS[:1]
+)
+SECOND = checkpoint.Position(epoch=2, history=EPOCHS)
 
 
 class Saved:
@@ -145,7 +151,7 @@ def test_files_of_a_checkpoint(two):
 def test_damaged_checkpoint_is_named_and_the_one_before_continued(name, how, two, capsys):
     damage(two / "checkpoint-000002" / name, how)
     assert_continues(two, FIRST, 1)
-    printed = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 1
     assert printed[0].startswith(f"{two}/checkpoint-000002 is damaged: ")
     if name != "SHA256SUMS":
@@ -155,7 +161,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_continued(name, how, two
 def test_file_too_many_is_damage(two, capsys):
     (two / "checkpoint-000002" / "more").write_text("")
     assert_continues(two, FIRST, 1)
-    assert "more is not what was written" in capsys.readouterr().out
+    assert "more is not what was written" in capsys.readouterr().err
 
 
 def test_damaged_checkpoint_stays_until_two_whole_ones_follow(two):
@@ -170,9 +176,19 @@ def test_damaged_checkpoint_stays_until_two_whole_ones_follow(two):
 def test_nothing_whole_is_an_error(two):
     for number in 1, 2:
         damage(two / f"checkpoint-{number:06d}" / "state.npz", "truncated")
-    with pytest.raises(UserError, match="no checkpoint there is whole; --restart"):
+    with pytest.raises(UserError, match="no checkpoint there is whole; train anew"):
         checkpoint.Run(str(two), FACTS, WORDS, 5)
     assert len(os.listdir(two)) == 3
+
+
+def correct_sum(path):
+    """Makes SHA256SUMS agree with a file that was changed."""
+    sums = path.parent / "SHA256SUMS"
+    lines = [
+        f"{checkpoint.sha256_of(path)}  {path.name}" if line.endswith(f"  {path.name}") else line
+        for line in sums.read_text().splitlines()
+    ]
+    sums.write_text("\n".join(lines) + "\n")
 
 
 RECORDS = {
@@ -185,6 +201,8 @@ RECORDS = {
     "costs of another kind": lambda record: record["position"].update(costs=None),
     "history of another length": lambda record: record["position"].update(history=[]),
     "history of another kind": lambda record: record["position"].update(history=[1, 2]),
+    "epochs of another length": lambda record: record["position"].update(history=[[1.0, 2.0]] * 2),
+    "a state": lambda record: record["position"].update(state=[]),
     "test of another kind": lambda record: record["position"].update(test="low"),
 }
 
@@ -195,14 +213,32 @@ def test_content_is_checked_even_where_the_checksums_are_right(how, two, capsys)
     record = json.loads(path.read_text())
     RECORDS[how](record)
     path.write_text(json.dumps(record))
-    sums = path.parent / "SHA256SUMS"
-    lines = sums.read_text().splitlines()
-    lines[lines.index(next(line for line in lines if line.endswith("run.json")))] = (
-        f"{checkpoint.sha256_of(path)}  run.json"
-    )
-    sums.write_text("\n".join(lines) + "\n")
+    correct_sum(path)
     assert_continues(two, FIRST, 1)
-    assert "run.json cannot be read" in capsys.readouterr().out
+    assert "run.json cannot be read" in capsys.readouterr().err
+
+
+STATES = {
+    "another shape": dict(c0=np.zeros((2, 4), np.float32), h0=np.zeros((2, 4), np.float32)),
+    "another number type": dict(c0=np.zeros((2, 3)), h0=np.zeros((2, 3))),
+    "a layer too many": dict.fromkeys(["c0", "h0", "c1", "h1"], np.zeros((2, 3), np.float32)),
+    "no h": dict(c0=np.zeros((2, 3), np.float32), d0=np.zeros((2, 3), np.float32)),
+}
+
+
+@pytest.mark.parametrize("how", [*STATES, "no archive", "an array alone"])
+def test_state_is_checked_even_where_the_checksums_are_right(how, two, capsys):
+    path = two / "checkpoint-000002" / "state.npz"
+    if how in STATES:
+        np.savez(path, **STATES[how])
+    elif how == "no archive":
+        path.write_bytes(b"PK\3\4 and nothing more")
+    else:
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    correct_sum(path)
+    assert_continues(two, FIRST, 1)
+    assert "state.npz cannot be read" in capsys.readouterr().err
 
 
 def test_pickle_is_never_loaded(two, tmp_path, capsys):
@@ -212,25 +248,44 @@ def test_pickle_is_never_loaded(two, tmp_path, capsys):
 
     path = two / "checkpoint-000002" / "state.npz"
     np.savez(path, c0=np.array([Bomb()], dtype=object), h0=np.zeros(1))
-    sums = path.parent / "SHA256SUMS"
-    lines = [line for line in sums.read_text().splitlines() if not line.endswith("state.npz")]
-    sums.write_text("\n".join([*lines, f"{checkpoint.sha256_of(path)}  state.npz"]) + "\n")
+    correct_sum(path)
     assert_continues(two, FIRST, 1)
-    assert "state.npz cannot be read" in capsys.readouterr().out
+    assert "state.npz cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize("change, said", [
     ({"seed": 2}, "seed was 1 and is 2"),
-    ({"config": {"hidden_size": 3, "max_max_epoch": 3}}, "config.hidden_size was 2 and is 3"),
-    ({"config": {"max_max_epoch": 3}}, "config.hidden_size was 2 and is None"),
+    ({"config": {**FACTS["config"], "hidden_size": 2}}, "config.hidden_size was 3 and is 2"),
+    ({"config": {"num_layers": 1, "batch_size": 2}}, "config.hidden_size was 3 and is None"),
     ({"corpus": {"ptb.train.txt": "ab"}}, "corpus.ptb.train.txt was None and is 'ab'"),
     ({"seed": 2, "number_type": "float16"},
-     "number_type was None and is 'float16'; seed was 1 and is 2"),
+     "number_type was 'float32' and is 'float16'; seed was 1 and is 2"),
 ])
 def test_another_run_is_refused_and_every_difference_named(change, said, two):
     with pytest.raises(UserError, match=f"{two} has another run: {said}. Use another --save_path"):
         checkpoint.Run(str(two), {**FACTS, **change}, WORDS, 5)
+
+
+@pytest.mark.parametrize("words, said", [
+    (["the", "<eos>", "funf", "<unk>"], "word 2 of the vocabulary was 'fünf' and is 'funf'"),
+    ([*WORDS, "more"], "word 4 of the vocabulary was None and is 'more'"),
+])
+def test_another_vocabulary_is_refused(words, said, two):
+    with pytest.raises(UserError, match=f"{two} has another run: {said}. Use another --save_path"):
+        checkpoint.Run(str(two), FACTS, words, 5)
+
+
+@pytest.mark.parametrize("name, said", [
+    ("Model/v", r"Model/v has shape \[1000\], not \[7\]"),
+    ("Model/w", r"Model/w has shape None, not \[7\]"),
+])
+def test_variables_of_another_model_are_refused(name, said, two):
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable(name, [7])
+        path = f"{two}/checkpoint-000002/model.ckpt"
+        with pytest.raises(UserError, match=f"{path}: not the variables of this model: {said}"):
+            checkpoint.restore(tf.train.Saver(), session, path, [variable])
 
 
 def test_mode_epochs_and_version_may_change(two):

@@ -80,6 +80,8 @@ def test_configuration_takes_any_value(field, value):
     except UserError as error:
         assert f"SomeConfig.{field}" in str(error)
         return
+    if field == "vocab_size" and value is None:
+        return
     number = float(getattr(config, field))
     assert number > 0 or (field == "max_epoch" and number == 0)
     assert number < float("inf")
@@ -91,9 +93,9 @@ def test_checkpoint_takes_any_bytes(data, tmp_path_factory):
     """Any one file replaced by any bytes: the checkpoint is what it was, or Damaged."""
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "model.ckpt.index").write_bytes(b"index")
-    position = checkpoint.Position(epoch=1, history=[[2.0, 3.0]])
+    position = checkpoint.Position(epoch=1, history=[checkpoint.Epoch(1.0, 2.0, 3.0, 4.0, 5.0)])
     checkpoint.write(folder, {"seed": 1}, position, ["a", "b"])
-    assert checkpoint.read(folder) == ({"seed": 1}, position)
+    assert checkpoint.read(folder) == (folder, {"seed": 1}, position, ["a", "b"])
     names = sorted(path.name for path in folder.iterdir())
     path = folder / data.draw(st.sampled_from(names))
     before = path.read_bytes()

@@ -33,11 +33,10 @@ def run(*args, script=None, **kwargs):
 
 
 def assert_refused(process, message):
-    """One line on stderr besides TensorFlow's own chatter, exit status 2, nothing trained."""
-    lines = [line for line in process.stderr.splitlines() if line.startswith("lstm.py: ")]
-    assert len(lines) == 1, process.stderr
+    """One line on stderr, exit status 2, nothing trained."""
+    lines = process.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("lstm.py: "), process.stderr
     assert re.search(message, lines[0])
-    assert "Traceback" not in process.stderr
     assert "erplexity" not in process.stdout
     assert process.returncode == 2
 
@@ -87,12 +86,8 @@ def test_smoke_run_learns(smoke):
 
 
 def test_smoke_run_warns_of_nothing(smoke):
-    """What TensorFlow prints while it is imported cannot be turned off; nothing else is printed."""
-    imported = subprocess.run(
-        [sys.executable, "-c", "import ptb, tensorflow"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert len(smoke[0].stderr.splitlines()) <= len(imported.stderr.splitlines())
-    assert not re.search("(?i)warn.*deprec|deprec.*warn", smoke[0].stderr)
+    """Neither does TensorFlow, while it is imported."""
+    assert smoke[0].stderr == ""
 
 
 def test_saved_model_has_every_variable_the_tutorial_asks_for(smoke):
@@ -233,7 +228,7 @@ def test_diverging_run_stops_and_says_where(corpus, tmp_path, monkeypatch, flags
     message = r"^epoch 1, learning rate \S+: the cost is (nan|inf) at step \d+ of \d+; lower"
     with pytest.raises(lstm.UserError, match=message):
         lstm.main([])
-    assert os.listdir(tmp_path / "wild") == ["lock"]
+    assert not list((tmp_path / "wild").glob("checkpoint-*"))
 
 
 def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):

@@ -9,20 +9,19 @@ words/s, and the ratios to the first two. Let nothing else run meanwhile.
 
 import argparse
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
+import types
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-
-import configs  # noqa: E402 (found through the line above)
-from ptb.config import get_config  # noqa: E402
 
 WARM_UP = 5  # steps at the start of each round that are not counted
 
@@ -172,25 +171,30 @@ def main():
     parser.add_argument("--only", choices=CONTENDERS, action="append", help="some contenders only")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--ids", help=argparse.SUPPRESS)
+    parser.add_argument("--fields", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    config = get_config(args.config, configs)
     steps = args.steps + WARM_UP
     if args.worker:
-        work(args.worker, config, np.load(args.ids), steps)
+        work(args.worker, types.SimpleNamespace(**args.fields), np.load(args.ids), steps)
         return
 
-    from ptb import dataset, reader  # not in the workers: PyTorch runs without TensorFlow
+    # Not in the workers: PyTorch runs without TensorFlow.
+    import configs
+    from ptb import dataset, reader
+    from ptb.config import POSITIVE, WHOLE, get_config
 
+    config = get_config(args.config, configs)
+    fields = {name: getattr(config, name) for name in (*WHOLE, *POSITIVE)}
     corpus = dataset.find_corpus(args.data_path, explicit=args.data_path != "simple-examples/data")
     data = reader.ptb_raw_data(corpus.folder, config.vocab_size)[0]
     words = config.batch_size * (steps * config.num_steps + 1)
     with tempfile.TemporaryDirectory() as folder:
         ids = os.path.join(folder, "ids.npy")
         np.save(ids, np.resize(data, words))
-        compare(args, config, ids)
+        compare(args, fields, ids)
 
 
-def compare(args, config, ids):
+def compare(args, fields, ids):
     """Runs the contenders in turn on the word ids in a file, and prints the table."""
     names = args.only or [
         name for name in CONTENDERS
@@ -198,9 +202,12 @@ def compare(args, config, ids):
     ]
     workers = {}
     for name in names:
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
+        command = [
+            sys.executable, __file__, *sys.argv[1:], "--worker", name, "--ids", ids, "--fields",
+            json.dumps(fields),
+        ]
         workers[name] = subprocess.Popen(
-            [*command, "--ids", ids], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
     times = {name: [] for name in names}
@@ -220,7 +227,7 @@ def compare(args, config, ids):
     print(f"{'':20}{'ms/step':>9}{'min':>9}{'words/s':>9}", *(f"   / {name}" for name in bases))
     medians = {name: np.median(times[name]) for name in names}
     for name, median in medians.items():
-        speed = config.batch_size * config.num_steps / (median / 1e3)
+        speed = fields["batch_size"] * fields["num_steps"] / (median / 1e3)
         ratios = [f"{median / medians[base]:{len(base) + 5}.2f}" for base in bases]
         print(f"{name:20}{median:9.1f}{min(times[name]):9.1f}{speed:9.0f}", *ratios)
 

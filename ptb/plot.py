@@ -1,0 +1,92 @@
+"""Draws the learning curves of one or several runs as a PNG, where matplotlib is installed.
+
+    python -m ptb.plot Out/small
+    python -m ptb.plot Out/small Out/medium --output curves.png
+
+A run is a folder of lstm.py with its history.csv.
+"""
+
+import csv
+import math
+import os
+
+from ptb import command_line
+from ptb.errors import UserError
+from ptb.monitor import HISTORY, HISTORY_COLUMNS
+
+
+def read_history(folder):
+    """Returns history.csv of a run's folder as {column: [number of each epoch]}.
+
+    Raises:
+      UserError: there is none, it has no epoch yet, or it is not what lstm.py wrote.
+    """
+    path = os.path.join(folder, HISTORY)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        if header != HISTORY_COLUMNS or any(len(row) != len(header) for row in rows):
+            raise ValueError
+        rows = [list(map(float, row)) for row in rows]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name a folder that lstm.py saved in") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not what lstm.py wrote; start the run again") from error
+    if not rows:
+        raise UserError(f"{path}: no epoch is done yet; try again after the first")
+    return dict(zip(header, map(list, zip(*rows))))
+
+
+def draw(folders, output):
+    """Writes a PNG with the train and valid perplexity of each run by epoch.
+
+    Raises:
+      UserError: a run has no history, matplotlib is missing, or `output` cannot be written.
+    """
+    histories = [read_history(folder) for folder in folders]
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError("matplotlib is not installed: pip install matplotlib") from error
+    matplotlib.use("Agg")  # a file, no window
+    from matplotlib import pyplot, ticker
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    finite = []
+    for number, (folder, history) in enumerate(zip(folders, histories)):
+        name = os.path.normpath(folder)
+        for what, style in ("train", "--"), ("valid", "-"):
+            values = history[f"{what}_perplexity"]
+            axes.plot(history["epoch"], values, style, color=f"C{number}", marker=".",
+                      label=f"{name}, {what}: {values[-1]:.2f}")
+            finite += [value for value in values if math.isfinite(value)]
+    axes.set(xlabel="epoch", ylabel="perplexity", yscale="log", title="Learning curves")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    ticks = [base * 10**power for power in range(9) for base in (1, 1.5, 2, 3, 4, 5, 7)]
+    low, high = min(finite, default=1), max(finite, default=10)
+    axes.set_yticks([tick for tick in ticks if low / 1.3 <= tick <= high * 1.3], minor=False)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    try:
+        figure.savefig(output, format="png", dpi=150)
+    except OSError as error:
+        raise UserError(f"--output: cannot write {output} ({error.strerror})") from error
+    pyplot.close(figure)
+
+
+def main(argv=None):
+    """Runs the command line of this module."""
+    with command_line.errors_in_one_line("plot.py"):
+        parser = command_line.Parser(prog="python -m ptb.plot", description=__doc__)
+        parser.add_argument("runs", nargs="+", metavar="run", help="a run's folder")
+        parser.add_argument("--output", default="learning_curves.png",
+                            help="the file to write (learning_curves.png)")
+        args = parser.parse_args(argv)
+        draw(args.runs, args.output)
+        print(f"Learning curves in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

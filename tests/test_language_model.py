@@ -1,0 +1,293 @@
+"""A trained model at work, against the NumPy reference."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import models
+import numpy_lstm
+from conftest import ROOT
+from ptb import checkpoint, language_model
+from ptb.errors import UserError
+from ptb.language_model import LanguageModel
+
+RNG = np.random.default_rng(3)
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return LanguageModel.load(str(trained))
+
+
+@pytest.fixture(scope="module")
+def params(trained):
+    reader = tf.train.load_checkpoint(models.last_model(trained))
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    return models.as_params(values, num_layers=2)
+
+
+def reference(params, ids):
+    """Returns the log probability (nats) of every possible word after the ids, from zero state."""
+    state = numpy_lstm.zero_state(params, 1)
+    x, last = np.array([ids[:-1]]), np.array([ids[-1:]])
+    if len(ids) > 1:
+        _, state, _ = numpy_lstm.step(params, x, x, state)
+    words = range(len(params["softmax_b"]))
+    return -np.array([numpy_lstm.step(params, last, np.array([[y]]), state)[0] for y in words])
+
+
+def sentence(words, length):
+    return " ".join(RNG.choice(words, length)) if length else ""
+
+
+def test_everything_is_in_the_folder(trained, tmp_path):
+    """No corpus is needed, and the folder can be anywhere."""
+    moved = shutil.copytree(trained, tmp_path / "moved")
+    model = LanguageModel.load(str(moved))
+    test = checkpoint.newest(trained)[0].position.test
+    expected = f"checkpoint-000003: 2 x 6 units, epoch 2, test perplexity {test:.3f}"
+    assert model.description == f"{moved}/{expected}"
+
+
+@pytest.mark.parametrize("prompt", ["w1", "w0 w3 w2 w2 w7", "w1 <eos> w5", "w1 nonsense w2"])
+def test_next_words_are_the_references(prompt, model, params):
+    ids = [model.vocabulary.index(word if word in model.vocabulary else "<unk>")
+           for word in f"<eos> {prompt}".split()]
+    expected = np.exp(reference(params, ids))
+    found = model.next_words(prompt, top_k=1000)
+    assert [word for word, _ in found] == [model.vocabulary[i] for i in np.argsort(-expected)]
+    np.testing.assert_allclose([p for _, p in found], np.sort(expected)[::-1], rtol=1e-4)
+    assert sum(p for _, p in found) == pytest.approx(1, abs=1e-6)
+    assert model.next_words(prompt, top_k=3) == found[:3]
+
+
+def test_prompt_that_begins_a_line(model):
+    assert model.next_words("<eos>") == model.next_words("\n")
+    assert model.next_words("<eos> w1") == model.next_words("w1")
+
+
+def test_chain_rule(model):
+    """The next word's log probabilities add up to the sentence's, its <eos> included."""
+    words = "w2 w0 w4 w1 w1 w9".split()
+    total = 0.0
+    for k, word in enumerate([*words, "<eos>"]):
+        prompt = " ".join(words[:k]) or "<eos>"
+        total += np.log(dict(model.next_words(prompt, top_k=1000))[word])
+    assert model.log_prob(" ".join(words)) == pytest.approx(total, rel=1e-5)
+
+
+def test_batched_is_one_by_one_is_the_reference(model, params):
+    """Lengths below, at and above a step, more sentences than rows, in no order."""
+    lengths = RNG.permutation([*range(25), *[10] * 30, *RNG.integers(0, 40, 60)])
+    sentences = [sentence(model.vocabulary[1:], n) for n in lengths]
+    sentences = [s.replace("<eos>", "w1") for s in sentences]
+    together = model.log_prob(sentences)
+    assert together.shape == (len(sentences),) and together.dtype == np.float64
+    np.testing.assert_allclose(together, [model.log_prob(s) for s in sentences], rtol=1e-6)
+    for k in range(0, len(sentences), 7):
+        ids = [model.vocabulary.index(word) for word in f"<eos> {sentences[k]} <eos>".split()]
+        expected = sum(reference(params, ids[:n])[ids[n]] for n in range(1, len(ids)))
+        assert together[k] == pytest.approx(expected, rel=1e-5)
+
+
+def test_greedy_is_argmax(model):
+    text = "w0 w3"
+    expected = ["w0", "w3"]
+    for _ in range(12):
+        (word, _), = model.next_words(text, top_k=1)
+        text += f" {word}"
+        expected.append(word)
+    for options in {"temperature": 0}, {"top_k": 1, "seed": 5}, {"temperature": 1e-9}:
+        found = model.generate("w0 w3", words=12, **options)
+        assert found.replace("\n", " <eos> ").split() == expected
+
+
+def test_generated_words_follow_the_distribution(model, params):
+    """The first word of 2,000 seeds, against p^2 of the three likeliest words, normalized."""
+    expected = dict(model.next_words("w1", top_k=3))
+    total = sum(p**2 for p in expected.values())
+    counts = dict.fromkeys(expected, 0)
+    state = model._read(model._prompt_ids("w1"))[0]
+    for seed in range(2000):
+        rng = np.random.default_rng(seed)
+        counts[model.vocabulary[model._draw(state.copy(), 0.5, 3, False, rng)]] += 1
+    for word, p in expected.items():
+        assert counts[word] / 2000 == pytest.approx(p**2 / total, abs=0.03)
+
+
+def test_seed_decides_the_text(model):
+    texts = [model.generate("w1", words=30, seed=seed) for seed in (3, 3, 4)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(texts[0].replace("\n", " <eos> ").split()) == 31
+    assert texts[0].startswith("w1")
+
+
+def test_no_unk(model):
+    """In a prompt that makes <unk> likely: a bias that leaves no other word a chance."""
+    logits = np.zeros(len(model.vocabulary))
+    unk = model.vocabulary.index("<unk>")
+    logits[unk] = 50.0
+    for temperature in 0, 1.0:
+        draw = [model._draw(logits.copy(), temperature, None, no_unk, np.random.default_rng(1))
+                for no_unk in (False, True)]
+        assert draw[0] == unk != draw[1]
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"temperature": -0.1}, "temperature is -0.1; it must be a finite number from 0 on"),
+    ({"temperature": float("nan")}, "temperature is nan"),
+    ({"temperature": float("inf")}, "temperature is inf"),
+    ({"top_k": 0}, "top_k is 0; it must be at least 1"),
+    ({"words": 0}, "words is 0; it must be at least 1"),
+    ({"seed": -1}, "seed is -1; it must be at least 0"),
+    ({"prompt": " \t"}, "the prompt has no words"),
+])
+def test_mistakes_in_a_question(options, message, model):
+    with pytest.raises(UserError, match=message):
+        model.generate(**{"prompt": "w1", **options})
+    if "prompt" in options or "top_k" in options:
+        with pytest.raises(UserError, match=message):
+            model.next_words(**{"prompt": "w1", **options})
+
+
+def command(capsys, *args):
+    """Runs the command line in this process; returns its stdout as lists of fields."""
+    language_model.main(list(map(str, args)))
+    return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+
+
+def test_score_prints_every_line_and_the_total(model, trained, tmp_path, capsys):
+    path = tmp_path / "text"
+    path.write_text("w1 w2 w3\n\nw4 was here <unk>\nw0", encoding="utf-8")
+    rows = command(capsys, "score", trained, path)
+    assert rows[0] == ["line", "log_prob", "words", "perplexity", "unknown"]
+    log_probs = model.log_prob(["w1 w2 w3", "", "w4 was here <unk>", "w0"])
+    words = [4, 1, 5, 2]
+    for row, number, log_prob, count, unknown in zip(
+        rows[1:], "1234", log_probs, words, [0, 0, 2, 0]
+    ):
+        expected = [number, f"{log_prob:.4f}", str(count), f"{np.exp(-log_prob / count):.3f}"]
+        assert row == [*expected, str(unknown)]
+    total = log_probs.sum()
+    assert rows[5] == ["total", f"{total:.4f}", "12", f"{np.exp(-total / 12):.3f}", "2"]
+
+
+def test_stream_is_the_runs_test(trained, corpus, capsys):
+    """Exactly, and line by line what one word after the other gives."""
+    text = corpus / "ptb.test.txt"
+    rows = command(capsys, "score", "--stream", trained, text)
+    words = len(text.read_text().replace("\n", " <eos> ").split())
+    test = checkpoint.newest(trained)[0].position.test
+    assert rows[-1][2:4] == [str(words - 1), f"{test:.3f}"]
+    counts = [len(line.split()) + 1 for line in text.read_text().splitlines()]
+    assert [int(row[2]) for row in rows[1:-1]] == [counts[0] - 1, *counts[1:]]
+    model = LanguageModel.load(str(trained))
+    first = text.read_text().splitlines()[0].split()
+    expected = sum(
+        np.log(dict(streamed(model, first[:k]))[word])
+        for k, word in enumerate([*first, "<eos>"]) if k
+    )
+    assert float(rows[1][1]) == pytest.approx(expected, rel=1e-4)
+
+
+def streamed(model, words):
+    """Returns next_words without the <eos> before the prompt."""
+    logits, _ = model._read([model.vocabulary.index(word) for word in words])
+    p = np.exp(logits - np.logaddexp.reduce(logits))
+    return zip(model.vocabulary, p)
+
+
+def test_score_reads_stdin_and_says_unknown_words(trained):
+    process = subprocess.run(
+        [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT, text=True,
+        capture_output=True, input="w1 strange w2\n",
+    )
+    assert process.returncode == 0
+    assert process.stdout.splitlines()[1].split("\t")[4] == "1"
+    assert process.stderr.splitlines()[1:] == ["Not in the vocabulary, read as <unk>: strange"]
+
+
+@pytest.mark.parametrize("args, message", [
+    (["next", "{nothing}", "--prompt", "a"], "nothing: no trained model there"),
+    (["next", "{empty}", "--prompt", "a"], "empty: no trained model there"),
+    (["next", "{trained}", "--prompt", ""], "the prompt has no words; '<eos>' starts a new line"),
+    (["generate", "{trained}", "--prompt", "a", "--temperature", "hot"], "invalid float value"),
+    (["generate", "{trained}", "--prompt", "a", "--temperature", "-1"], "temperature is -1"),
+    (["generate", "{trained}"], "required: --prompt; --help shows the use"),
+    (["generate", "{trained}", "--prompt", "a", "--temp", "1"], "unrecognized arguments: --temp"),
+    (["score", "{trained}", "{nothing}"], "nothing: No such file or directory"),
+    (["score", "{trained}", "{trained}"], "Is a directory"),
+    (["score", "{trained}", "{empty}/text"], "no words to score"),
+    (["score", "{trained}", "{empty}/bytes"], "bytes: line 2 is not UTF-8"),
+    (["next", "{trained}", "--prompt", "a", "--data_path", "x"], "has its own vocabulary"),
+    (["praise", "{trained}"], "invalid choice: 'praise'"),
+    ([], "required: command"),
+])
+def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "text").write_text("")
+    (tmp_path / "empty" / "bytes").write_bytes(b"a\n\xff\n")
+    folders = {"trained": trained, "nothing": tmp_path / "nothing", "empty": tmp_path / "empty"}
+    with pytest.raises(SystemExit) as status:
+        language_model.main([arg.format(**folders) for arg in args])
+    assert status.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    line = captured.err.splitlines()[-1]
+    assert line.startswith("language_model.py: ") and message in line
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_used(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "checkpoint-000003" / "run.json").write_text("{}")
+    model = LanguageModel.load(str(folder))
+    assert f"{folder}/checkpoint-000003 is damaged: run.json is not" in capsys.readouterr().err
+    assert model.description.endswith("checkpoint-000002: 2 x 6 units, epoch 2, not finished")
+
+
+# The tutorial's checkpoints.
+
+def test_checkpoint_of_the_tutorial(shared, capsys):
+    """Loaded from its path or its folder; its test perplexity is what TensorFlow 1.15 gave."""
+    data = shared / "simple-examples" / "data"
+    folder = shared / "checkpoints" / "tf115-tst"
+    model = LanguageModel.load(str(folder / "model.ckpt-23239"), str(data))
+    found = model.next_words("the company said", top_k=10000)
+    assert len(found) == 10000 and sum(p for _, p in found) == pytest.approx(1, abs=1e-5)
+    rows = command(
+        capsys, "score", "--stream", folder, "--data_path", data, data / "ptb.test.txt"
+    )
+    assert rows[-1][2] == "82429"
+    assert float(rows[-1][3]) == pytest.approx(458.287, abs=1.5e-3)
+
+
+def test_tutorials_checkpoint_needs_its_corpus(trained, corpus, tmp_path):
+    """A checkpoint alone, as the tutorial leaves it: its vocabulary is not with it."""
+    for path in (trained / "checkpoint-000003").glob("model.ckpt*"):
+        shutil.copy(path, tmp_path / path.name.replace("model.ckpt", "model.ckpt-12"))
+    for path in (trained / "checkpoint-000002").glob("model.ckpt*"):
+        shutil.copy(path, tmp_path / path.name.replace("model.ckpt", "model.ckpt-9"))
+    with pytest.raises(UserError, match="model.ckpt-12 has no vocabulary; name its corpus"):
+        LanguageModel.load(str(tmp_path))
+    model = LanguageModel.load(str(tmp_path), str(corpus))
+    assert model.next_words("w1") == LanguageModel.load(str(trained)).next_words("w1")
+    big = tmp_path / "big"
+    big.mkdir()
+    (big / "ptb.train.txt").write_text(" ".join(map(str, range(100))))
+    with pytest.raises(UserError, match="big has 101 word types, .*: it was trained on another"):
+        LanguageModel.load(str(tmp_path), str(big))
+    (tmp_path / "model.ckpt-12.index").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="model.ckpt-12 cannot be read; it is damaged"):
+        LanguageModel.load(str(tmp_path), str(corpus))
+
+
+def test_other_checkpoint_is_refused(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        session.run(tf.get_variable("v", [2]).initializer)
+        tf.train.Saver().save(session, str(tmp_path / "other"))
+    with pytest.raises(UserError, match="other has not the variables of the PTB tutorial"):
+        LanguageModel.load(str(tmp_path))
