@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import datetime
 import math
 import os
 import time
@@ -120,14 +121,14 @@ class Monitor:
             self._start = time.monotonic()
         run_left = self._total_steps - self._step()
         if self._steps == 100 and run_left:
-            print(f"Training will take about {self._time(run_left)}.")
+            print(f"Training will take about {duration(self._seconds(run_left))}.")
         if self._steps > WARM_UP and self._line.is_due():
+            so_far = perplexity(position.costs, position.step * self._config.num_steps)
+            epoch_left = self._epoch_size - position.step
             self._line.show(
-                f"Epoch {position.epoch + 1} of {self._config.max_max_epoch}: "
-                f"{100 * position.step / self._epoch_size:.0f}%, perplexity "
-                f"{perplexity(position.costs, position.step * self._config.num_steps):.1f}, "
-                f"{self._words * position.step / position.seconds:,.0f} words/s; left: epoch "
-                f"{self._time(self._epoch_size - position.step)}, run {self._time(run_left)}"
+                f"{self._epoch()} {100 * position.step / self._epoch_size:.0f}%  perplexity "
+                f"{so_far:.1f}  {self._words * position.step / position.seconds:,.0f} wps  left "
+                f"{_clock(self._seconds(epoch_left))}, run {_clock(self._seconds(run_left))}"
             )
         self._run.after_step()
 
@@ -136,10 +137,8 @@ class Monitor:
         if not self._valid_steps:
             self._valid_start = time.monotonic()
         self._valid_steps += 1
-        self._line.show(
-            f"Epoch {self._run.position.epoch + 1} of {self._config.max_max_epoch}, validation: "
-            f"{100 * self._valid_steps / self._valid_size:.0f}%"
-        )
+        done = self._valid_steps / self._valid_size
+        self._line.show(f"{self._epoch()} validation {100 * done:.0f}%")
         self._run.after_step()
 
     def after_epoch(self, learning_rate, train_perplexity, valid_perplexity):
@@ -165,10 +164,12 @@ class Monitor:
         """Returns the training steps of the run so far."""
         return self._run.position.epoch * self._epoch_size + self._run.position.step
 
-    def _time(self, steps):
-        """Returns how long so many training steps take, as a person says it."""
-        seconds_per_step = (time.monotonic() - self._start) / (self._steps - WARM_UP)
-        return duration(seconds_per_step * steps)
+    def _seconds(self, steps):
+        """Returns how long so many training steps take."""
+        return steps * (time.monotonic() - self._start) / (self._steps - WARM_UP)
+
+    def _epoch(self):
+        return f"Epoch {self._run.position.epoch + 1}/{self._config.max_max_epoch}"
 
 
 @contextlib.contextmanager
@@ -199,6 +200,11 @@ def write_history(run):
         for number, epoch in enumerate(run.position.history, start=1):
             table.writerow([number, *(f"{value:.8g}" for value in epoch)])
     os.replace(path + ".unfinished", path)
+
+
+def _clock(seconds):
+    """Returns seconds as a clock shows them: 0:01:30."""
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def duration(seconds):

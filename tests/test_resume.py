@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 
 import models
 from conftest import ROOT
+from ptb import events, plot
 
 CONFIG = """
 class KilledConfig(TstConfig):
@@ -87,12 +88,28 @@ def assert_same(expected, got):
         np.testing.assert_array_equal(value, got[name], err_msg=name)
 
 
+def curves(out):
+    """Returns {tag: [(step, value)]} of the event files in the order TensorBoard reads them."""
+    points = {}
+    for path in sorted((out / "killed").glob("events.*")):
+        for event in events.read(str(path))[0]:
+            for value in event.summary.value:
+                points.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return points
+
+
+def history(out):
+    """Returns history.csv without the columns that are times."""
+    columns = plot.read_history(out / "killed")
+    return {name: column for name, column in columns.items() if not name.endswith(("s", "second"))}
+
+
 @pytest.fixture(scope="module")
 def unbroken(project, tmp_path_factory):
-    """(variables, perplexities) of a run never stopped."""
+    """What a run never stopped has: variables, printed perplexities, curves, history."""
     out = tmp_path_factory.mktemp("unbroken")
     stdout, _ = finish(start(project, out))
-    return variables(out), perplexities(stdout)
+    return variables(out), perplexities(stdout), curves(out), history(out)
 
 
 def newest(out):
@@ -127,6 +144,8 @@ def test_killed_at_random_moments(project, unbroken, tmp_path):
     assert in_a_save >= 5
     assert printed == unbroken[1]
     assert_same(unbroken[0], variables(tmp_path))
+    assert curves(tmp_path) == unbroken[2]
+    assert history(tmp_path) == unbroken[3]
 
 
 def assert_agree(printed, expected):

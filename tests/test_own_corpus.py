@@ -1,0 +1,103 @@
+"""Corpora of one's own: other file names, other languages, characters for words."""
+
+import random
+import re
+
+import pytest
+
+import models
+from conftest import train
+from ptb import checkpoint, dataset, reader
+from ptb.errors import UserError
+from ptb.language_model import LanguageModel
+
+
+class OwnConfig(models.TinyConfig):
+    """As many words as the corpus has."""
+
+    vocab_size = None
+    max_max_epoch = 2
+
+
+def write(folder, sentences, prefix=""):
+    """Writes sentences, lists of words, as the three files of a corpus."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = ("train", sentences[:300]), ("valid", sentences[300:350]), ("test", sentences[350:])
+    for part, its in parts:
+        text = "".join(" ".join(words) + "\n" for words in its)
+        (folder / f"{prefix}{part}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chinese():
+    """Sentences as a word segmenter leaves them."""
+    rng = random.Random(5)
+    who, when = ["我们", "老师", "学生", "他"], ["今天", "昨天", "常常"]
+    what = [["学习", "自然", "语言", "处理"], ["读", "这", "本", "书"], ["喝", "茶"]]
+    return [
+        [rng.choice(who), rng.choice(when), *rng.choice(what), "。"] for _ in range(400)
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["", "ptb."])
+def test_chinese_end_to_end(prefix, chinese, tmp_path, monkeypatch, flags, capsys):
+    """Trained, scored and generated, with the vocabulary the corpus has."""
+    corpus = write(tmp_path / "语料", chinese, prefix)
+    train(monkeypatch, OwnConfig, corpus, tmp_path)
+    types = {word for words in chinese[:300] for word in words} | {"<eos>", "<unk>"}
+    printed = capsys.readouterr().out
+    assert f"{corpus} (own): " in printed and f", {len(types)} types" in printed
+    perplexity = float(re.search(r"^Test Perplexity: (\S+)", printed, re.MULTILINE)[1])
+    assert 1 < perplexity < len(types)
+
+    model = LanguageModel.load(str(tmp_path / "some"))
+    assert {*model.vocabulary} == types
+    text = model.generate("我们 今天", words=40)
+    words = text.split()
+    assert words[:2] == ["我们", "今天"] and {*words} <= types and "\n" in text
+    assert len(reader.split_words(text)) == 42
+    usual, odd = model.log_prob(["我们 今天 喝 茶 。", "。 茶 茶 今天 我们"])
+    assert odd < usual < 0
+
+
+def test_characters_are_words_too(chinese, tmp_path, monkeypatch, flags, capsys):
+    """PTB's ptb.char files: characters between spaces, _ for a space."""
+    sentences = [list("_".join(f"w{len(word)}" for word in words)) for words in chinese]
+    train(monkeypatch, OwnConfig, write(tmp_path / "char", sentences), tmp_path)
+    model = LanguageModel.load(str(tmp_path / "some"))
+    assert {*model.vocabulary} == {"w", "1", "2", "_", "<eos>", "<unk>"}
+    assert dict(model.next_words("w 2 _ w", top_k=6)).keys() == {*model.vocabulary}
+
+
+def test_which_files_are_the_corpus(tmp_path):
+    def names():
+        return [path.removeprefix(f"{tmp_path}/") for path in reader.corpus_files(tmp_path)]
+
+    plain, ptb = ["train.txt", "valid.txt", "test.txt"], ["ptb.train.txt", "ptb.valid.txt"]
+    assert names() == [*ptb, "ptb.test.txt"]
+    (tmp_path / "test.txt").write_text("a\n")
+    assert names() == plain
+    (tmp_path / "ptb.valid.txt").write_text("a\n")
+    assert names() == [*ptb, "ptb.test.txt"]
+
+
+def test_what_is_missing_is_named(chinese, tmp_path, capsys):
+    corpus = write(tmp_path / "corpus", chinese)
+    (corpus / "valid.txt").unlink()
+    for explicit in True, False:
+        assert dataset.find_corpus(str(corpus), explicit) == (str(corpus), "own")
+    assert capsys.readouterr().out == ""  # nothing downloaded, nothing said of published figures
+    with pytest.raises(UserError, match="corpus/valid.txt: No such file"):
+        reader.ptb_raw_data(corpus)
+
+
+def test_run_of_such_a_corpus_is_told_from_another(chinese, tmp_path, monkeypatch, flags):
+    corpus = write(tmp_path / "corpus", chinese)
+    train(monkeypatch, OwnConfig, corpus, tmp_path)
+    facts = checkpoint.newest(tmp_path / "some")[0].facts
+    assert sorted(facts["corpus"]) == ["test.txt", "train.txt", "valid.txt"]
+    assert facts["config"]["vocab_size"] == len(reader.read_vocabulary(corpus))
+    (corpus / "test.txt").write_text("我们\n我们\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has another run: corpus.test.txt was"):
+        train(monkeypatch, OwnConfig, corpus, tmp_path)
