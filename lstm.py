@@ -35,7 +35,8 @@ flags.DEFINE_string(
     "config", "small", "What to train: small, medium, large, tst, or a class you add to configs.py."
 )
 flags.DEFINE_string(
-    "data_path", "simple-examples/data", "Where ptb.train.txt, ptb.valid.txt and ptb.test.txt are."
+    "data_path", "simple-examples/data", "The corpus: a folder with ptb.train.txt and so on, or "
+    "train.txt, valid.txt and test.txt."
 )
 flags.DEFINE_string("save_path", "./Out", "Where runs are saved, each in <save_path>/<config>.")
 flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instead of 32-bit ones.")

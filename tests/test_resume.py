@@ -200,7 +200,7 @@ def test_disk_full_in_mid_run(project, unbroken, tmp_path):
         time.sleep(0.001)
     process.kill()
     process.communicate()
-    there = sorted(os.listdir(tmp_path / "killed"))
+    there = sorted((tmp_path / "killed").glob("checkpoint-*"))
 
     def no_space():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -211,7 +211,8 @@ def test_disk_full_in_mid_run(project, unbroken, tmp_path):
     last = stderr.splitlines()[-1]
     assert last.startswith(f"lstm.py: cannot save in {tmp_path}/killed: "), stderr
     assert "Traceback" not in stderr
-    assert sorted(os.listdir(tmp_path / "killed")) == [n for n in there if n != ".unfinished"]
+    assert sorted((tmp_path / "killed").glob("checkpoint-*")) == there
+    assert not (tmp_path / "killed" / ".unfinished").exists()
     stdout, _ = finish(start(project, tmp_path))
     assert perplexities(stdout).items() <= unbroken[1].items()
     assert_same(unbroken[0], variables(tmp_path))
