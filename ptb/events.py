@@ -23,7 +23,7 @@ class Writer:
         those of other tags.
 
     Attributes:
-      graph_is_there: whether an earlier file has the graph.
+      graph_is_there: whether this file or an earlier one has the graph.
 
     Raises:
       OSError, tf.errors.OpError: a file cannot be written.
@@ -44,6 +44,7 @@ class Writer:
     def add_graph(self, graph):
         """Writes a graph's structure."""
         self._write(graph_def=graph.as_graph_def().SerializeToString())
+        self.graph_is_there = True
 
     def close(self):
         """Closes the file."""

@@ -100,8 +100,6 @@ class Monitor:
                 "Train Perplexity": position.epoch,
                 "Valid Perplexity": position.epoch,
             })
-            if not self._events.graph_is_there:
-                self._events.add_graph(tf.get_default_graph())
             write_history(self._run)
         self._line.__enter__()
         return self
@@ -150,6 +148,8 @@ class Monitor:
         loss = math.log(valid_perplexity) * self._config.num_steps  # the mean cost of its steps
         epoch = Epoch(learning_rate, train_perplexity, valid_perplexity, speed, seconds)
         with _writing(self._run.folder):
+            if not self._events.graph_is_there:  # not at the start, for which it takes too long
+                self._events.add_graph(tf.get_default_graph())
             self._events.add(
                 self._step(), {"Learning Rate": learning_rate, "Validation Loss": loss}
             )
