@@ -179,30 +179,40 @@ class Run:
         """
         unfinished = os.path.join(self.folder, UNFINISHED)
         try:
-            number = max(_numbers(self.folder), default=0) + 1
-            os.mkdir(unfinished)
-            self.saver.save(
-                self._session, os.path.join(unfinished, MODEL), write_meta_graph=False,
-                write_state=False,
-            )
-            write(unfinished, self._facts, self.position, self._vocabulary)
-            _flush(unfinished)
-            path = _path(self.folder, number)
-            os.rename(unfinished, path)
-            _flush(self.folder, files=False)
-            whole = [n for n in _numbers(self.folder) if n not in self._damaged]
-            for old in _numbers(self.folder):
-                if old not in whole[-KEPT:]:
-                    shutil.rmtree(_path(self.folder, old))
-        except (OSError, tf.errors.OpError) as error:
+            with writing(self.folder):
+                number = max(_numbers(self.folder), default=0) + 1
+                path = _path(self.folder, number)
+                os.mkdir(unfinished)
+                self.saver.save(
+                    self._session, os.path.join(unfinished, MODEL), write_meta_graph=False,
+                    write_state=False,
+                )
+                write(unfinished, self._facts, self.position, self._vocabulary)
+                _flush(unfinished)
+                os.rename(unfinished, path)
+                _flush(self.folder, files=False)
+                whole = [n for n in _numbers(self.folder) if n not in self._damaged]
+                for old in _numbers(self.folder):
+                    if old not in whole[-KEPT:]:
+                        shutil.rmtree(_path(self.folder, old))
+        except UserError:
             shutil.rmtree(unfinished, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-            raise UserError(
-                f"cannot save in {self.folder}: {reason}; the last whole checkpoint stays, and the "
-                "same command continues from it"
-            ) from error
+            raise
         self._saved_at = time.monotonic()
         return path
+
+
+@contextlib.contextmanager
+def writing(folder):
+    """Within it, what cannot be written in a run's folder is a UserError."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
+        raise UserError(
+            f"cannot save in {folder}: {reason}; the last whole checkpoint stays, and the same "
+            "command continues from it"
+        ) from error
 
 
 def newest(folder):

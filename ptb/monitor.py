@@ -1,6 +1,5 @@
 """What a run shows besides the article's lines: start, live line, event files, history."""
 
-import contextlib
 import csv
 import datetime
 import math
@@ -10,8 +9,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 from ptb import events
-from ptb.checkpoint import Epoch
-from ptb.errors import UserError
+from ptb.checkpoint import Epoch, writing
 from ptb.evaluate import perplexity
 from ptb.progress import Line
 
@@ -92,7 +90,7 @@ class Monitor:
 
     def __enter__(self):
         position = self._run.position
-        with _writing(self._run.folder):
+        with writing(self._run.folder):
             self._events = events.Writer(self._run.folder, {
                 "Training Loss": self._step(),
                 "Learning Rate": position.epoch * self._epoch_size,
@@ -113,7 +111,7 @@ class Monitor:
         position = self._run.position
         self._steps += 1
         if position.step % self._interval == 0:
-            with _writing(self._run.folder):
+            with writing(self._run.folder):
                 self._events.add(self._step(), {"Training Loss": cost})
         if self._steps == WARM_UP:
             self._start = time.monotonic()
@@ -147,7 +145,7 @@ class Monitor:
         self._valid_steps = 0
         loss = math.log(valid_perplexity) * self._config.num_steps  # the mean cost of its steps
         epoch = Epoch(learning_rate, train_perplexity, valid_perplexity, speed, seconds)
-        with _writing(self._run.folder):
+        with writing(self._run.folder):
             if not self._events.graph_is_there:  # not at the start, for which it takes too long
                 self._events.add_graph(tf.get_default_graph())
             self._events.add(
@@ -157,7 +155,7 @@ class Monitor:
                 "Train Perplexity": train_perplexity, "Valid Perplexity": valid_perplexity,
             })
         self._run.after_epoch(epoch)
-        with _writing(self._run.folder):
+        with writing(self._run.folder):
             write_history(self._run)
 
     def _step(self):
@@ -170,19 +168,6 @@ class Monitor:
 
     def _epoch(self):
         return f"Epoch {self._run.position.epoch + 1}/{self._config.max_max_epoch}"
-
-
-@contextlib.contextmanager
-def _writing(folder):
-    """Within it, what cannot be written is the user's to mend."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise UserError(
-            f"cannot write in {folder}: {reason}; the last whole checkpoint stays, and the same "
-            "command continues from it"
-        ) from error
 
 
 def write_history(run):

@@ -184,5 +184,5 @@ def test_history_is_complete_again_after_it_was_lost(tmp_path):
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "history.csv").mkdir()
-    with pytest.raises(UserError, match=f"cannot write in {tmp_path}: Is a directory; the last"):
+    with pytest.raises(UserError, match=f"cannot save in {tmp_path}: Is a directory; the last"):
         follow(Run(tmp_path), 40, 1)
