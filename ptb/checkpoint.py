@@ -150,6 +150,7 @@ class Run:
 
     def after_step(self):
         """Saves where it is time to; saves and raises Stopped where the user asked to stop."""
+        self.position.test = None  # that of a finished run which is trained on
         signum = self._requests.signum
         if signum or time.monotonic() - self._saved_at >= self._seconds:
             path = self.save()
@@ -168,7 +169,16 @@ class Run:
         return os.path.join(self.save(), MODEL)
 
     def is_finished(self, max_max_epoch):
-        """Returns whether no epoch is left, and the test is done."""
+        """Returns whether no epoch is left, and the test is done.
+
+        Raises:
+          UserError: an epoch has begun that would not be trained to its end.
+        """
+        if self.position.step and self.position.epoch >= max_max_epoch:
+            raise UserError(
+                f"max_max_epoch is {max_max_epoch}, and {self.folder} is within epoch "
+                f"{self.position.epoch + 1}; raise it to that or more"
+            )
         return self.position.test is not None and self.position.epoch >= max_max_epoch
 
     def save(self):
@@ -221,22 +231,42 @@ def newest(folder):
     It is None where there is no checkpoint at all. Each damaged one is named on stderr.
 
     Raises:
-      UserError: there are checkpoints, and none is whole.
+      UserError: there are checkpoints, and none is whole; or they may not be read.
     """
     damaged = set()
-    for number in reversed(_numbers(folder)):
-        path = _path(folder, number)
-        try:
-            return read(path), damaged
-        except Damaged as error:
-            damaged.add(number)
-            print(f"{path} is damaged: {error}.", file=sys.stderr)
+    try:
+        for number in reversed(_numbers(folder)):
+            path = _path(folder, number)
+            try:
+                return read(path), damaged
+            except Damaged as error:
+                damaged.add(number)
+                print(f"{path} is damaged: {error}.", file=sys.stderr)
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; make it readable") from error
     if damaged:
         raise UserError(
             f"{folder}: no checkpoint there is whole; train anew: lstm.py's --restart moves the "
             "folder aside first"
         )
     return None, damaged
+
+
+def find(path):
+    """Returns the Checkpoint that a path names, or None where there is none.
+
+    It is the newest whole one of a run's folder, a checkpoint's own folder, or the model in that.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    for folder in path, os.path.dirname(path):
+        if os.path.exists(os.path.join(folder, RECORD)):
+            try:
+                return read(folder)
+            except Damaged as error:
+                raise UserError(f"{folder} is damaged: {error}; name the run's folder") from error
+    return newest(path)[0] if os.path.isdir(path) else None
 
 
 def restore(saver, session, model, variables):
@@ -303,6 +333,7 @@ def read(path):
 
     Raises:
       Damaged: a file is missing, added or changed, or has not what it should.
+      PermissionError: a file may not be read.
     """
     name = SUMS
     try:
@@ -340,6 +371,8 @@ def read(path):
                 raise ValueError
             position.state = state
         return Checkpoint(path, facts, position, vocabulary)
+    except PermissionError:
+        raise  # nothing is damaged
     except (OSError, ValueError, LookupError, TypeError, AttributeError, BadZipFile) as error:
         raise Damaged(f"{name} cannot be read") from error
 
@@ -375,27 +408,39 @@ def _checked(value, kind):
 
 
 def set_aside(folder):
-    """Renames a run's folder, where there is one, to the first free <folder>-old-<n>."""
+    """Renames a run's folder, where there is one, to the first free <folder>-old-<n>.
+
+    Raises:
+      UserError: another process trains there, or it cannot be renamed.
+    """
     if not os.path.exists(folder):
         return
     _lock(folder).close()  # nobody trains there
     number = 1
     while os.path.exists(f"{folder}-old-{number}"):
         number += 1
-    os.rename(folder, f"{folder}-old-{number}")
+    try:
+        os.rename(folder, f"{folder}-old-{number}")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be moved aside: {error.strerror}") from error
     print(f"The run in {folder} is now in {folder}-old-{number}.")
 
 
 def _lock(folder):
     """Returns an open file that keeps other processes out of a folder for as long as it is open."""
-    file = open(os.path.join(folder, "lock"), "w")
+    path = os.path.join(folder, "lock")
+    file = None
     try:
+        file = open(path, "w")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(
-            f"{folder}: another process is training there; wait, or use another --save_path"
-        ) from None
+    except OSError as error:
+        if file:
+            file.close()
+        if isinstance(error, BlockingIOError):
+            message = f"{folder}: another process is training there; wait, or"
+        else:
+            message = f"{path} cannot be locked: {error.strerror};"
+        raise UserError(f"{message} use another --save_path") from error
     return file
 
 

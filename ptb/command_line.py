@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -54,8 +55,9 @@ class Parser(argparse.ArgumentParser):
 def errors_in_one_line(script):
     """Within it, what the user can mend or has asked for ends the program in a line on stderr.
 
-    The exit status is 2 for a UserError; 130 or 143 where a signal stopped it; 141 without a line
-    where the reader of its output has gone. Other exceptions keep their traceback.
+    The exit status is 2 for a UserError, or output to a full disk; 130 or 143 where a signal
+    stopped it; 141 without a line where the reader of its output has gone. Other exceptions keep
+    their traceback.
     """
     script = os.path.basename(script)
     try:
@@ -69,9 +71,13 @@ def errors_in_one_line(script):
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # quiet at exit too
-        sys.exit(141)
+        if error.errno == errno.EPIPE:  # whoever read the output has gone, as `| head` does
+            sys.exit(141)
+        sys.exit(_failed(script, "the output cannot be written: no space left on the disk"))
 
 
 def import_edited(name):

@@ -7,9 +7,11 @@ a word; here it is an error, at once.
 import glob
 import os
 import socket
+import sys
 import time
 
 import tensorflow.compat.v1 as tf
+from google.protobuf.message import DecodeError
 
 PREFIX = "events.out.tfevents."
 
@@ -57,12 +59,12 @@ class Writer:
 
 
 def read(path):
-    """Returns (the events in a file, whether it is whole); those before a torn end are returned."""
+    """Returns (the events in a file, whether it is whole); those before the damage are returned."""
     events = []
     try:
         for event in tf.train.summary_iterator(path):
             events.append(event)
-    except (tf.errors.OpError, ValueError):
+    except (tf.errors.DataLossError, DecodeError):
         return events, False
     return events, True
 
@@ -71,13 +73,14 @@ def _cut(path, last):
     """Removes points after their tag's last step, and a torn end; returns whether a graph is there.
     """
     events, whole = read(path)
+    if not whole:
+        print(f"{path} is damaged: the curves' points after that are gone.", file=sys.stderr)
     kept = [
         event for event in events
         if all(event.step <= last.get(value.tag, -1) for value in event.summary.value)
     ]
     if not whole or len(kept) < len(events):
-        folder, name = os.path.split(path)
-        unfinished = os.path.join(folder, f"unfinished.{name}")
+        unfinished = os.path.join(os.path.dirname(path), ".unfinished.events")
         with tf.io.TFRecordWriter(unfinished) as records:
             for event in kept:
                 records.write(event.SerializeToString())

@@ -24,6 +24,8 @@ from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress
 
 SENTENCES, WORDS = 40, 10  # scored side by side, and of each in one step
+NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
+LONG = 1000  # words of a sentence that is read as a text of its own
 
 
 class LanguageModel:
@@ -47,14 +49,14 @@ class LanguageModel:
         """Returns the LanguageModel of a run's folder, or of a checkpoint of the tutorial.
 
         Args:
-          folder: a run's folder; or the tutorial's checkpoint, as a path without .index, or a
-            folder with such checkpoints, of which the one of most steps is taken.
+          folder: a run's folder, or a checkpoint in it; or the tutorial's checkpoint, as a path
+            without .index, or a folder with such, of which the one of most steps is taken.
           data_path: the corpus folder of the tutorial's checkpoint, for its vocabulary.
 
         Raises:
           UserError: there is no trained model, or not the corpus that goes with it.
         """
-        found = checkpoint.newest(folder)[0] if os.path.isdir(folder) else None
+        found = checkpoint.find(folder)
         if found is None:
             return cls._load_tutorial(folder, data_path)
         if data_path is not None:
@@ -97,23 +99,26 @@ class LanguageModel:
         self.vocabulary = vocabulary
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
+        self._unk = self._ids[reader.UNK]
         self._config = types.SimpleNamespace(**config)
         self._dtype = dtype
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
             self._lines = self._network(batch_size=SENTENCES, num_steps=WORDS)
+            self._text = self._network(self._config.batch_size, self._config.num_steps)
             variables = tf.trainable_variables()
             self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
             checkpoint.restore(tf.train.Saver(variables), self._session, model, variables)
 
-    def _network(self, batch_size, num_steps, data=None):
+    def _network(self, batch_size, num_steps):
         """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
         config = self._config
         size, vocab_size = config.hidden_size, config.vocab_size
-        shape = types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps)
-        input_ = TextInput(shape, data)
-        with tf.variable_scope("Model", reuse=tf.AUTO_REUSE):
+        input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
+        # Never run; the default one asks for a seed in a process that trains deterministically.
+        initializer = tf.zeros_initializer()
+        with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
             cell = rnn.MultiRNNCell(
                 [rnn.BasicLSTMCell(size, forget_bias=0.0) for _ in range(config.num_layers)]
             )
@@ -149,10 +154,7 @@ class LanguageModel:
         """
         if isinstance(sentences, str):
             return self.log_prob([sentences])[0]
-        lines = []
-        for sentence in sentences:
-            ids, _ = self._to_ids(reader.split_words(sentence))
-            lines.append(self._closed(ids))
+        lines = [self._to_ids(_closed(reader.split_words(sentence)))[0] for sentence in sentences]
         return -np.array([losses.sum(dtype=np.float64) for losses in self._line_losses(lines)])
 
     def generate(self, prompt, words=50, temperature=1.0, top_k=None, no_unk=False, seed=1):
@@ -191,56 +193,55 @@ class LanguageModel:
         """Scores a text line by line.
 
         Args:
-          words: the words of the text, `<eos>` at the end of every line.
+          words: the text, or its words, `<eos>` at the end of every line.
           stream: carry the state through the text, whose first word is then not scored; otherwise
             each line is scored on its own.
 
         Returns:
           For each line (log probability in nats, words scored, unknown words among its words).
 
-        Raises UserError for a text without words.
+        Raises UserError for a text without words to score.
         """
-        ids, unknown = self._to_ids(words)
-        if not len(ids):
+        words = _words(words)
+        if not words:
             raise UserError("no words to score; put one sentence on a line")
-        eos = self._ids[reader.EOS]
-        ends = np.flatnonzero(ids == eos) + 1
-        if ids[-1] != eos:
-            ends = np.append(ends, len(ids))
+        ends = [i for i, word in enumerate(words, start=1) if word == reader.EOS]
+        if words[-1] != reader.EOS:
+            ends.append(len(words))
+        if not stream:
+            words = _closed(words)
+            ends[-1] = len(words)
+        ids, unknown = self._to_ids(words)
         if stream:
-            config = self._config
-            with self._graph.as_default():
-                model = self._network(config.batch_size, config.num_steps, data=ids)
-            losses = np.split(text_losses(self._session, model), ends[:-1] - 1)
+            losses = np.split(self._text_losses(ids), np.array(ends[:-1], int) - 1)
         else:
-            losses = self._line_losses(list(map(self._closed, np.split(ids, ends[:-1]))))
+            losses = self._line_losses(np.split(ids, ends[:-1]))
         return [
             (-float(line.sum(dtype=np.float64)), len(line), int(its_unknown.sum()))
             for line, its_unknown in zip(losses, np.split(unknown, ends[:-1]))
         ]
 
     def unknown_words(self, words):
-        """Returns which of the words are not in the vocabulary, each once."""
-        return list(dict.fromkeys(word for word in words if word not in self._ids))
+        """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
+        return list(dict.fromkeys(word for word in _words(words) if word not in self._ids))
 
     def _to_ids(self, words):
-        """Returns (ids, whether each is of an unknown word): arrays."""
+        """Returns (ids, whether each is of an unknown word): arrays.
+
+        `<eos>` is such a word where the corpus had no line end.
+        """
         ids = np.fromiter((self._ids.get(word, -1) for word in words), np.int32)
         unknown = ids < 0
-        ids[unknown] = self._ids[reader.UNK]
+        ids[unknown] = self._unk
         return ids, unknown
 
-    def _closed(self, ids):
-        """Returns the ids of a line with an `<eos>` at the end."""
-        eos = self._ids[reader.EOS]
-        return ids if len(ids) and ids[-1] == eos else np.append(ids, np.int32(eos))
-
     def _prompt_ids(self, prompt):
-        ids = list(self._to_ids(reader.split_words(prompt))[0])
-        if not ids:
+        words = reader.split_words(prompt)
+        if not words:
             raise UserError("the prompt has no words; '<eos>' starts a new line")
-        eos = self._ids[reader.EOS]
-        return ids if ids[0] == eos else [eos, *ids]
+        if words[0] != reader.EOS:
+            words = [reader.EOS, *words]
+        return list(self._to_ids(words)[0])
 
     def _read(self, ids, state=None):
         """Reads ids on from a state; returns the logits after the last, and the state there."""
@@ -251,13 +252,14 @@ class LanguageModel:
                 feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
             logits, state = self._session.run([model.logits, model.final_state], feed_dict)
             state = tf.nest.flatten(state)
+        _check_finite(logits)
         return logits[0].astype(np.float64), state
 
     def _draw(self, logits, temperature, top_k, no_unk, rng):
         """Returns the id of the next word, drawn from the softmax of logits / temperature."""
         logits = logits[: len(self.vocabulary)]
         if no_unk:
-            logits[self._ids[reader.UNK]] = -np.inf
+            logits[self._unk] = -np.inf
         if temperature == 0:
             return int(logits.argmax())
         if top_k is not None:
@@ -266,36 +268,73 @@ class LanguageModel:
             weights = np.exp((logits - logits.max()) / temperature)
         return int(rng.choice(len(weights), p=weights / weights.sum()))
 
-    def _line_losses(self, lines):
-        """Returns the loss (nats) of every word of each line, read from `<eos>` on: arrays.
+    def _text_losses(self, ids):
+        """Returns the loss (nats) of every word of a text but the first, its state carried."""
+        if len(ids) < 2:
+            raise UserError("a single word: nothing to score, as the first is not")
+        self._text.input.data = ids
+        try:
+            return text_losses(self._session, self._text)
+        except FloatingPointError as error:
+            raise UserError(NOT_FINITE) from error
 
-        Lines of like length are read side by side; where one ends before the others, what its row
-        reads after that counts for nothing.
-        """
-        model = self._lines
+    def _line_losses(self, lines):
+        """Returns the loss (nats) of every word of each line, read from `<eos>` on: arrays."""
+        eos = self._to_ids([reader.EOS])[0]
         order = sorted(range(len(lines)), key=lambda number: len(lines[number]))
         losses = [None] * len(lines)
         with Progress("Scoring", len(lines)) as progress:
-            for start in range(0, len(lines), SENTENCES):
+            while order and len(lines[order[-1]]) > LONG:
+                number = order.pop()
+                losses[number] = self._text_losses(np.concatenate([eos, lines[number]]))
+            for start in range(0, len(order), SENTENCES):
                 progress.update(start)
                 numbers = order[start : start + SENTENCES]
-                steps = -(-len(lines[numbers[-1]]) // WORDS)
-                text = np.full((SENTENCES, steps * WORDS + 1), self._ids[reader.EOS], np.int32)
-                for row, number in enumerate(numbers):
-                    text[row, 1 : len(lines[number]) + 1] = lines[number]
-                found, state = [], ()
-                for step in range(steps):
-                    part = text[:, step * WORDS : (step + 1) * WORDS + 1]
-                    feed_dict = {model.input.input_data: part[:, :-1],
-                                 model.input.targets: part[:, 1:]}
-                    feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
-                    loss, state = self._session.run([model.loss, model.final_state], feed_dict)
-                    state = tf.nest.flatten(state)
-                    found.append(loss.reshape(SENTENCES, WORDS))
-                found = np.hstack(found)
-                for row, number in enumerate(numbers):
-                    losses[number] = found[row, : len(lines[number])]
+                found = self._side_by_side([lines[number] for number in numbers], eos)
+                for number, loss in zip(numbers, found):
+                    losses[number] = loss
         return losses
+
+    def _side_by_side(self, lines, eos):
+        """Returns the losses of at most SENTENCES lines.
+
+        Where a line ends before the others, what its row reads after that counts for nothing.
+        """
+        model = self._lines
+        steps = -(-max(map(len, lines)) // WORDS)
+        text = np.full((SENTENCES, steps * WORDS + 1), eos, np.int32)
+        for row, line in zip(text, lines):
+            row[1 : len(line) + 1] = line
+        found, state = [], ()
+        for step in range(steps):
+            part = text[:, step * WORDS : (step + 1) * WORDS + 1]
+            feed_dict = {model.input.input_data: part[:, :-1], model.input.targets: part[:, 1:]}
+            feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
+            loss, state = self._session.run([model.loss, model.final_state], feed_dict)
+            state = tf.nest.flatten(state)
+            found.append(loss.reshape(SENTENCES, WORDS))
+        found = _check_finite(np.hstack(found))
+        return [row[: len(line)] for row, line in zip(found, lines)]
+
+
+def _words(text):
+    """Returns the words of a text, or of a list of words."""
+    return reader.split_words(text) if isinstance(text, str) else list(text)
+
+
+def _closed(words):
+    """Returns the words of a line with an `<eos>` at the end."""
+    return words if words and words[-1] == reader.EOS else [*words, reader.EOS]
+
+
+def _check_finite(numbers):
+    """Returns the numbers.
+
+    Raises UserError where they are not all finite.
+    """
+    if not np.isfinite(numbers).all():
+        raise UserError(NOT_FINITE)
+    return numbers
 
 
 def _tutorial_checkpoint(path):

@@ -1,5 +1,6 @@
 """What a run shows besides the article's lines: start, live line, event files, history."""
 
+import contextlib
 import csv
 import datetime
 import math
@@ -9,7 +10,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 from ptb import events
-from ptb.checkpoint import Epoch, writing
+from ptb.checkpoint import UNFINISHED, Epoch, writing
 from ptb.evaluate import perplexity
 from ptb.progress import Line
 
@@ -47,7 +48,9 @@ def print_start(flags, config, corpus, data, words, session, run):
 
 
 def print_results(run):
-    """Prints the results of a finished run, and how to go on."""
+    """Prints the results of a finished run, and how to go on; history.csv is there again too."""
+    with writing(run.folder):
+        write_history(run)
     position = run.position
     last = position.history[-1]
     print(
@@ -87,6 +90,7 @@ class Monitor:
         self._steps = 0  # of training, in this process
         self._valid_steps = 0
         self._line = Line()
+        self._entered = contextlib.ExitStack()
 
     def __enter__(self):
         position = self._run.position
@@ -99,11 +103,12 @@ class Monitor:
                 "Valid Perplexity": position.epoch,
             })
             write_history(self._run)
-        self._line.__enter__()
+        self._entered.enter_context(self._line)
+        self._entered.enter_context(self._line.below_output())
         return self
 
     def __exit__(self, *error):
-        self._line.__exit__(*error)
+        self._entered.close()
         self._events.close()
 
     def after_train_step(self, cost):
@@ -179,12 +184,13 @@ def write_history(run):
       OSError: it cannot be written.
     """
     path = os.path.join(run.folder, HISTORY)
-    with open(path + ".unfinished", "w", encoding="utf-8", newline="") as file:
+    unfinished = os.path.join(run.folder, f"{UNFINISHED}.{HISTORY}")
+    with open(unfinished, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(HISTORY_COLUMNS)
         for number, epoch in enumerate(run.position.history, start=1):
             table.writerow([number, *(f"{value:.8g}" for value in epoch)])
-    os.replace(path + ".unfinished", path)
+    os.replace(unfinished, path)
 
 
 def _clock(seconds):

@@ -9,10 +9,13 @@ A run is a folder of lstm.py with its history.csv.
 import csv
 import math
 import os
+import warnings
 
 from ptb import command_line
 from ptb.errors import UserError
 from ptb.monitor import HISTORY, HISTORY_COLUMNS
+
+CHINESE_FONTS = "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC"
 
 
 def read_history(folder):
@@ -49,16 +52,20 @@ def draw(folders, output):
     except ImportError as error:
         raise UserError("matplotlib is not installed: pip install matplotlib") from error
     matplotlib.use("Agg")  # a file, no window
-    from matplotlib import pyplot, ticker
+    from matplotlib import font_manager, pyplot, ticker
+
+    fonts = [name for name in CHINESE_FONTS if name in font_manager.get_font_names()]
+    pyplot.rcParams["font.family"] = ["DejaVu Sans", *fonts]  # the first that has the sign
+    warnings.filterwarnings("ignore", "Glyph .* missing from")
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     finite = []
     for number, (folder, history) in enumerate(zip(folders, histories)):
-        name = os.path.normpath(folder)
+        name = os.path.normpath(folder).replace("$", r"\$")  # not mathematics
         for what, style in ("train", "--"), ("valid", "-"):
             values = history[f"{what}_perplexity"]
             axes.plot(history["epoch"], values, style, color=f"C{number}", marker=".",
-                      label=f"{name}, {what}: {values[-1]:.2f}")
+                      label=f"{what} {values[-1]:.2f}, {name}")
             finite += [value for value in values if math.isfinite(value)]
     axes.set(xlabel="epoch", ylabel="perplexity", yscale="log", title="Learning curves")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))

@@ -10,9 +10,9 @@ INTERVAL = 0.2  # seconds between two updates
 
 
 class Line:
-    """One line on stderr where that is a terminal, below what is printed; else nothing.
+    """One line on stderr where that is a terminal; else nothing.
 
-        with Line() as line:
+        with Line() as line, line.below_output():
             line.show("half done")
             print("this goes above it")
     """
@@ -40,13 +40,14 @@ class Line:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
             self._shown = False
 
+    def below_output(self):
+        """Returns a context in which what is printed takes the line's place."""
+        return contextlib.redirect_stdout(_Above(sys.stdout, self))
+
     def __enter__(self):
-        self._redirection = contextlib.redirect_stdout(_Above(sys.stdout, self))
-        self._redirection.__enter__()
         return self
 
-    def __exit__(self, *error):
-        self._redirection.__exit__(*error)
+    def __exit__(self, *_):
         self.clear()
 
 

@@ -60,13 +60,14 @@ def _read_chunks(filename):
 
 def _first_line_not_utf8(filename):
     """Returns "line <number>", from 1, of the first line that does not decode."""
+    if not os.path.isfile(filename):
+        return "it"  # a pipe cannot be read again
     with open(filename, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
                 return f"line {number}"
-    return "it"  # a pipe cannot be read again
 
 
 def _build_vocab(filename, vocab_size=None):
@@ -143,9 +144,9 @@ def read_corpus(data_path, vocab_size=None):
     return train_data, valid_data, test_data, list(word_to_id)
 
 
-def read_vocabulary(data_path, vocab_size=None):
-    """Returns the list of the words of a corpus folder, by id."""
-    return list(_build_vocab(corpus_files(data_path)[0], vocab_size))
+def read_vocabulary(data_path):
+    """Returns the list of all the words of a corpus folder, by id."""
+    return list(_build_vocab(corpus_files(data_path)[0]))
 
 
 def epoch_steps(epoch_size):

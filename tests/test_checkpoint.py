@@ -313,6 +313,47 @@ def test_folder_is_locked_while_a_run_lasts_and_free_when_its_process_dies(tmp_p
     checkpoint.Run(str(tmp_path), FACTS, WORDS, 5)
 
 
+def test_what_cannot_be_locked_or_moved_is_named(two, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "rename", refuse)
+        with pytest.raises(UserError, match=f"{two} cannot be moved aside: Operation not perm"):
+            checkpoint.set_aside(str(two))
+    (two / "lock").unlink()
+    (two / "lock").mkdir()
+    with pytest.raises(UserError, match=f"{two}/lock cannot be locked: Is a directory; use anoth"):
+        checkpoint.Run(str(two), FACTS, WORDS, 5)
+    with pytest.raises(UserError, match="file/lock cannot be locked: Not a directory"):
+        (two / "file").write_text("")
+        checkpoint.set_aside(str(two / "file"))
+
+
+def test_what_may_not_be_read_is_not_damaged(two, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(checkpoint, "sha256_of", refuse)
+    with pytest.raises(UserError, match="run.json: Permission denied|: Permission denied; make"):
+        checkpoint.Run(str(two), FACTS, WORDS, 5)
+
+
+def test_finished_run_that_is_trained_on_is_no_longer_finished(two):
+    finished = checkpoint.Position(epoch=2, history=EPOCHS, test=6.5)
+    with Saved(two) as saved:
+        saved.save(finished, 3)
+        assert saved.run.is_finished(2) and not saved.run.is_finished(3)
+        saved.run.position.step = 1
+        saved.run.after_step()
+        saved.save(saved.run.position, 4)
+    run = checkpoint.Run(str(two), FACTS, WORDS, 5)
+    assert run.position.test is None
+    assert not run.is_finished(3)
+    with pytest.raises(UserError, match="max_max_epoch is 2, and .* is within epoch 3; raise it"):
+        run.is_finished(2)
+
+
 def test_set_aside_keeps_every_earlier_run(two, capsys):
     checkpoint.set_aside(str(two))
     checkpoint.set_aside(str(two))  # nothing there now

@@ -65,6 +65,24 @@ def test_next_words_are_the_references(prompt, model, params):
     assert model.next_words(prompt, top_k=3) == found[:3]
 
 
+def test_a_checkpoint_can_be_named_itself(trained, model):
+    """As lstm.py prints it at its end, or its folder."""
+    for path in trained / "checkpoint-000003" / "model.ckpt", trained / "checkpoint-000003":
+        assert LanguageModel.load(str(path)).next_words("w1") == model.next_words("w1")
+
+
+def test_loads_in_a_process_that_trained(trained):
+    code = (
+        "import sys, tensorflow as tf; from ptb import language_model, session\n"
+        "session.make_deterministic(1)\n"
+        "print(language_model.LanguageModel.load(sys.argv[1]).log_prob('w1'))\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, trained], cwd=ROOT, text=True,
+                             capture_output=True)
+    assert process.returncode == 0, process.stderr
+    assert float(process.stdout) < 0
+
+
 def test_prompt_that_begins_a_line(model):
     assert model.next_words("<eos>") == model.next_words("\n")
     assert model.next_words("<eos> w1") == model.next_words("w1")
@@ -176,6 +194,38 @@ def test_score_prints_every_line_and_the_total(model, trained, tmp_path, capsys)
     assert rows[5] == ["total", f"{total:.4f}", "12", f"{np.exp(-total / 12):.3f}", "2"]
 
 
+def test_long_line_is_read_as_a_text(model, monkeypatch):
+    sentences = [sentence(model.vocabulary[1:-1], n).replace("<eos>", "w1") for n in (50, 7, 33)]
+    expected = model.log_prob(sentences)
+    monkeypatch.setattr(language_model, "LONG", 20)
+    np.testing.assert_allclose(model.log_prob(sentences), expected, rtol=1e-5)
+
+
+def test_score_takes_text_or_words(model):
+    assert model.score("w1 w2\nw3") == model.score(["w1", "w2", "<eos>", "w3"])
+    assert model.unknown_words("w1 strange\nw2") == ["strange"]
+
+
+def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
+    """Of a checkpoint saved just as the training diverged."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        path = models.last_model(trained)
+        values = {name: tf.train.load_variable(path, name)
+                  for name, _ in tf.train.list_variables(path)}
+        values["Model/softmax_b"][:] = np.nan
+        variables = [tf.get_variable(name, initializer=v) for name, v in values.items()]
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(tmp_path / "model.ckpt-1"))
+    (tmp_path / "train.txt").write_text("w1 w2\n")
+    model = LanguageModel.load(str(tmp_path), str(tmp_path))
+    for ask in (
+        lambda: model.next_words("w1"), lambda: model.generate("w1"), lambda: model.log_prob("w1"),
+        lambda: model.score("w1 w2 w1", stream=True),
+    ):
+        with pytest.raises(UserError, match="not finite: its training diverged"):
+            ask()
+
+
 def test_stream_is_the_runs_test(trained, corpus, capsys):
     """Exactly, and line by line what one word after the other gives."""
     text = corpus / "ptb.test.txt"
@@ -201,6 +251,18 @@ def streamed(model, words):
     return zip(model.vocabulary, p)
 
 
+def test_output_to_a_full_disk_is_one_line(trained):
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "ptb.language_model", "next", trained, "--prompt", "w1"],
+            cwd=ROOT, text=True, stdout=full, stderr=subprocess.PIPE,
+        )
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[1:] == [
+        "language_model.py: the output cannot be written: no space left on the disk"
+    ]
+
+
 def test_score_reads_stdin_and_says_unknown_words(trained):
     process = subprocess.run(
         [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT, text=True,
@@ -223,6 +285,7 @@ def test_score_reads_stdin_and_says_unknown_words(trained):
     (["score", "{trained}", "{trained}"], "Is a directory"),
     (["score", "{trained}", "{empty}/text"], "no words to score"),
     (["score", "{trained}", "{empty}/bytes"], "bytes: line 2 is not UTF-8"),
+    (["score", "--stream", "{trained}", "{empty}/word"], "a single word: nothing to score"),
     (["next", "{trained}", "--prompt", "a", "--data_path", "x"], "has its own vocabulary"),
     (["praise", "{trained}"], "invalid choice: 'praise'"),
     ([], "required: command"),
@@ -230,6 +293,7 @@ def test_score_reads_stdin_and_says_unknown_words(trained):
 def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "text").write_text("")
+    (tmp_path / "empty" / "word").write_text("a")
     (tmp_path / "empty" / "bytes").write_bytes(b"a\n\xff\n")
     folders = {"trained": trained, "nothing": tmp_path / "nothing", "empty": tmp_path / "empty"}
     with pytest.raises(SystemExit) as status:

@@ -107,7 +107,7 @@ def test_live_line(clock, tmp_path, terminal, capsys):
 
 def test_live_line_stays_below_what_is_printed(terminal, capfd, monkeypatch):
     terminal()
-    with progress.Line() as line:
+    with progress.Line() as line, line.below_output():
         line.show("half done")
         print("printed")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
@@ -146,7 +146,7 @@ def test_event_files_hold_the_articles_curves(tmp_path):
 @pytest.mark.parametrize("stop, saved", [
     ((1, 47), 20), ((1, 47), 0), ((0, 30), 0), ((1, 10), 10), ((2, 0), 0),
 ])
-def test_resumed_run_goes_on_without_overlap(stop, saved, tmp_path):
+def test_resumed_run_goes_on_without_overlap(stop, saved, tmp_path, capsys):
     """It was killed at `stop`, when its last checkpoint was that of the step `saved`."""
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir(), broken.mkdir()
@@ -159,8 +159,9 @@ def test_resumed_run_goes_on_without_overlap(stop, saved, tmp_path):
         run.position.step, run.position.costs = saved, 3.0 * saved
     (earlier,) = broken.glob("events.*")
     with open(earlier, "ab") as file:
-        file.write(b"a torn end")
+        file.write(b"a torn end of a file")
     follow(run, 60, 3)
+    assert f"{earlier} is damaged: the curves' points after that" in capsys.readouterr().err
     assert points(broken) == points(unbroken)
     assert plot.read_history(broken)["epoch"] == [1, 2, 3]
 
@@ -180,6 +181,20 @@ def test_history_is_complete_again_after_it_was_lost(tmp_path):
     (tmp_path / "history.csv").unlink()
     follow(run, 40, 2)
     assert plot.read_history(tmp_path)["epoch"] == [1, 2]
+
+
+def test_event_file_that_may_not_be_read_stays(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    follow(run, 40, 1)
+
+    def refuse(path):
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+
+    before = {path: path.read_bytes() for path in tmp_path.glob("events.*")}
+    monkeypatch.setattr(tf.train, "summary_iterator", refuse)
+    with pytest.raises(UserError, match=f"cannot save in {tmp_path}: .*Permission denied"):
+        follow(run, 40, 2)
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("events.*")}
 
 
 def test_what_cannot_be_written_is_named(tmp_path):

@@ -70,6 +70,20 @@ def test_characters_are_words_too(chinese, tmp_path, monkeypatch, flags, capsys)
     assert dict(model.next_words("w 2 _ w", top_k=6)).keys() == {*model.vocabulary}
 
 
+def test_text_without_line_ends(tmp_path, monkeypatch, flags):
+    """One endless line has no <eos>: it is unknown, like any other word that is not there."""
+    rng = random.Random(2)
+    for part in "train", "valid", "test":
+        text = " ".join(rng.choice("abcd") for _ in range(500))
+        (tmp_path / f"{part}.txt").write_text(text)
+    train(monkeypatch, OwnConfig, tmp_path, tmp_path)
+    model = LanguageModel.load(str(tmp_path / "some"))
+    assert sorted(model.vocabulary) == ["<unk>", "a", "b", "c", "d"]
+    assert len(model.generate("a b", words=20, no_unk=True).split()) == 22
+    (log_prob, count, unknown), = model.score("a nothing b")
+    assert (count, unknown) == (4, 2) and log_prob == pytest.approx(model.log_prob("a nothing b"))
+
+
 def test_which_files_are_the_corpus(tmp_path):
     def names():
         return [path.removeprefix(f"{tmp_path}/") for path in reader.corpus_files(tmp_path)]

@@ -45,6 +45,14 @@ def test_picture_of_several_runs(two, tmp_path, capsys):
     assert output.read_bytes() != data
 
 
+def test_names_that_matplotlib_would_take_amiss(tmp_path, recwarn):
+    pytest.importorskip("matplotlib")
+    text = HEADER + "1,1,270.5,180.25,9000,100\n"
+    for name in "运行", "_hidden", "$x^$":
+        plot.draw([write(tmp_path / name, text)], tmp_path / "curves.png")
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
 def test_without_matplotlib_it_says_so(two, tmp_path, monkeypatch):
     real = builtins.__import__
 

@@ -223,7 +223,9 @@ def test_finished_run_prints_its_results_and_how_to_go_on(project, unbroken, tmp
     (project / "configs.py").write_text(text.replace("max_max_epoch = 4", "max_max_epoch = 2"))
     try:
         first, _ = finish(start(project, tmp_path))
+        (tmp_path / "killed" / "history.csv").unlink()
         again, _ = finish(start(project, tmp_path))
+        assert history(tmp_path)["epoch"] == [1, 2]
         assert [line for line in first.splitlines() if "Test Perplexity" in line][0] in again
         assert "raise max_max_epoch" in again and "Learning rate" not in again
         process = start(project, tmp_path, "--seed", "2")
