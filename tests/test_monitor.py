@@ -1,7 +1,6 @@
 """What a run says and keeps besides the article's lines."""
 
 import math
-import sys
 import types
 
 import pytest
@@ -105,13 +104,12 @@ def test_live_line(clock, tmp_path, terminal, capsys):
     assert shown[-1] == "\033[K"
 
 
-def test_live_line_stays_below_what_is_printed(terminal, capfd, monkeypatch):
+def test_live_line_stays_below_what_is_printed(terminal, capfd):
     terminal()
     with progress.Line() as line, line.below_output():
         line.show("half done")
         print("printed")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
-    assert capfd.readouterr() == ("printed\n", "\rhalf done\033[K\r\033[K")
+        assert capfd.readouterr() == ("printed\n", "\rhalf done\033[K\r\033[K")
 
 
 def test_live_line_is_cut_to_the_terminal(terminal, capsys, monkeypatch):
