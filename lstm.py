@@ -11,22 +11,18 @@ The model is that of Zaremba, Sutskever and Vinyals, "Recurrent Neural Network R
     python lstm.py --config small
 """
 
-import os
 import time
 
 import numpy as np
 
-# Before TensorFlow, to quiet it.
-from ptb import checkpoint, command_line, dataset, monitor, reader, rnn
-from ptb.config import get_config
-from ptb.errors import UserError
+# ptb comes before TensorFlow, because it hides the messages that TensorFlow prints while it loads.
+from ptb import command_line, dataset, files, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
-from ptb.session import make_deterministic, make_folder, make_supervisor, managed_session
 
 import tensorflow.compat.v1 as tf
 
 configs = command_line.import_edited("configs")
-from configs import *  # noqa: E402, F403 (lstm.SmallConfig, and what else a user has there)
+from configs import *  # noqa: E402, F403 (lstm.SmallConfig and what else a user has there)
 
 flags = tf.app.flags
 FLAGS = flags.FLAGS
@@ -53,7 +49,7 @@ flags.DEFINE_integer(
     "seed", 1, "What decides the initial weights and the dropout; the same seed, the same results.",
     lower_bound=0, upper_bound=2**31 - 1,
 )
-FLAGS.mark_as_parsed()  # the defaults hold where nobody parses: a notebook, a test
+FLAGS.mark_as_parsed()  # In a notebook or a test nobody parses flags, and the defaults hold.
 
 
 def data_type():
@@ -70,9 +66,11 @@ class PTBInput:
     def __init__(self, config, data, name=None):
         self.batch_size = batch_size = config.batch_size
         self.num_steps = num_steps = config.num_steps
-        # The last word of each row is only ever a target: hence the -1.
+        # The last word of each row is never read, only predicted, which is why 1 is subtracted.
         self.epoch_size = ((len(data) // batch_size) - 1) // num_steps
-        self.step = reader.epoch_steps(self.epoch_size)  # run_epoch feeds it
+        # The article's queue hands out batches in turn. Here run_epoch feeds the number of the
+        # step: every epoch begins at the first word, and a resumed one where it was stopped.
+        self.step = reader.epoch_steps(self.epoch_size)
         self.input_data, self.targets = reader.ptb_producer(
             data, batch_size, num_steps, name=name, step=self.step
         )
@@ -89,31 +87,34 @@ class PTBModel:
         vocab_size = config.vocab_size
         global_step = tf.train.get_or_create_global_step()
 
-        def dropout_masks(layer):
+        def lstm_cell(layer):
+            return rnn.BasicLSTMCell(size, forget_bias=0.0)
+
+        attn_cell = lstm_cell
+        if is_training and config.keep_prob < 1:
             shape = [num_steps, batch_size, size]
-            return rnn.dropout_masks(
-                shape, config.keep_prob, FLAGS.seed, global_step, layer, data_type()
+            masks = rnn.dropout_masks(
+                config.num_layers, shape, config.keep_prob, FLAGS.seed, global_step, data_type()
             )
 
-        def lstm_cell(layer):
-            cell = rnn.BasicLSTMCell(size, forget_bias=0.0)
-            if is_training and config.keep_prob < 1:
-                cell = rnn.DropoutWrapper(cell, dropout_masks(layer))
-            return cell
+            def attn_cell(layer):
+                return rnn.DropoutWrapper(lstm_cell(layer), masks[layer + 1])
 
-        cell = rnn.MultiRNNCell([lstm_cell(k + 1) for k in range(config.num_layers)])
+        cell = rnn.MultiRNNCell([attn_cell(layer) for layer in range(config.num_layers)])
         self._initial_state = cell.zero_state(batch_size, data_type())
 
         with tf.device("/cpu:0"):
-            inputs = rnn.embedding_lookup(vocab_size, size, input_.input_data, data_type())
-        if is_training and config.keep_prob < 1:
-            inputs = inputs * tf.transpose(dropout_masks(0), [1, 0, 2])
+            embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
+            inputs = tf.nn.embedding_lookup(embedding, input_.input_data)
+            inputs = tf.cast(inputs, data_type())
 
-        # The LSTM is unrolled over num_steps words: as far back as gradients reach.
+        if is_training and config.keep_prob < 1:
+            inputs = inputs * tf.transpose(masks[0], [1, 0, 2])
+
         with tf.variable_scope("RNN"):
-            if FLAGS.rnn_mode == "fused":  # what the loop does, in one call
-                outputs, state = cell.unroll(inputs, self._initial_state)
-            else:
+            if FLAGS.rnn_mode == "basic":
+                # Gradients go back through this loop and no further. If they did, every step would
+                # have to propagate back to the start of the corpus.
                 outputs = []
                 state = self._initial_state
                 for time_step in range(num_steps):
@@ -122,15 +123,18 @@ class PTBModel:
                     (cell_output, state) = cell(inputs[:, time_step, :], state)
                     outputs.append(cell_output)
                 outputs = tf.stack(outputs, 1)
+            else:
+                # The fast mode computes a whole layer in one call, with the same numbers.
+                outputs, state = cell.unroll(inputs, self._initial_state)
         output = tf.reshape(outputs, [-1, size])
 
+        softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
+        softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
+        # The loss of a word is -log softmax(output @ softmax_w + softmax_b)[target].
         targets = tf.reshape(input_.targets, [-1])
-        if FLAGS.rnn_mode == "fused":  # the cross-entropy below, with less traffic in memory
-            loss = rnn.softmax_loss(output, vocab_size, targets)
-        else:
-            logits = rnn.softmax_logits(output, vocab_size)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
-        self._loss = loss
+        self._loss = loss = rnn.sequence_loss(
+            output, softmax_w, softmax_b, targets, fast=FLAGS.rnn_mode == "fused"
+        )
         self._cost = cost = tf.reduce_sum(loss) / batch_size
         self._final_state = state
 
@@ -191,7 +195,7 @@ class PTBModel:
         return self._train_op
 
 
-def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_step=None):
+def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     """Runs the model over its whole data, from the zero state; returns the perplexity.
 
     Args:
@@ -199,8 +203,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_
       model: a PTBModel.
       eval_op: an operation to run with each step, such as model.train_op.
       verbose: print about ten lines: position, perplexity so far and speed (words/s).
-      position: a checkpoint.Position, to go on from its step and to keep up to date.
-      after_step: a function to call after each step, with its cost.
+      follow: a run.Follower, which knows where a resumed epoch goes on and is told of each step.
 
     Returns:
       exp(sum of costs / sum of num_steps): the exponential of the mean nats per word.
@@ -208,66 +211,61 @@ def run_epoch(session, model, eval_op=None, verbose=False, position=None, after_
     Raises:
       FloatingPointError: the cost became NaN or infinite.
     """
-    position = position or checkpoint.Position()
-    start_time = time.time() - position.seconds
-    costs = position.costs
     epoch_size = model.input.epoch_size
-    interval = max(epoch_size // 10, 1)
-    state = position.state or session.run(model.initial_state)
+    follow = follow or run.Follower()
+    start_time = time.monotonic() - follow.seconds
+    costs = follow.costs
+    iters = follow.step * model.input.num_steps
+    state = follow.state or session.run(model.initial_state)
 
     fetches = {"cost": model.cost, "final_state": model.final_state}
     if eval_op is not None:
         fetches["eval_op"] = eval_op
 
-    for step in range(position.step, epoch_size):
+    # The article prints where step % (epoch_size // 10) == 10, which needs a hundred steps.
+    interval = max(epoch_size // 10, 1)
+    for step in range(follow.step, epoch_size):
         feed_dict = {model.input.step: step}
         for i, (c, h) in enumerate(model.initial_state):
             feed_dict[c] = state[i].c
             feed_dict[h] = state[i].h
 
         vals = session.run(fetches, feed_dict)
-        cost = float(vals["cost"])  # NumPy would go on adding in float32
+        cost = float(vals["cost"])  # NumPy would go on adding in float32.
         state = vals["final_state"]
         if not np.isfinite(cost):
             raise FloatingPointError(f"the cost is {cost} at step {step} of {epoch_size}")
 
         costs += cost
-        iters = (step + 1) * model.input.num_steps
+        iters += model.input.num_steps
 
         if verbose and step % interval == min(10, interval - 1):
             print("%.3f perplexity: %.3f speed: %.0f wps" %
                   (step * 1.0 / epoch_size, perplexity(costs, iters),
-                   iters * model.input.batch_size / (time.time() - start_time)))
-        position.step, position.costs, position.state = step + 1, costs, state
-        position.seconds = time.time() - start_time
-        if after_step is not None:
-            after_step(cost)
+                   iters * model.input.batch_size / (time.monotonic() - start_time)))
+        follow.after_step(cost, state)
 
-    return perplexity(costs, epoch_size * model.input.num_steps)
+    return perplexity(costs, iters)
 
 
 def main(_):
-    """Trains the configuration for all its epochs, tests it and saves it."""
+    """Trains a configuration for all its epochs, tests it and saves it."""
     tf.disable_eager_execution()
-    config = get_config(FLAGS.config, configs)
-
-    make_folder(FLAGS.save_path)
+    config = command_line.get_config(FLAGS.config, configs)
+    files.make_folder(FLAGS.save_path)
     corpus = dataset.find_corpus(FLAGS.data_path, explicit=FLAGS["data_path"].present)
-    train_data, valid_data, test_data, words = reader.read_corpus(corpus.folder, config.vocab_size)
-    config.vocab_size = config.vocab_size or len(words)
-    run_name = FLAGS.config.lower() + ("-sample" if corpus.kind == "sample" else "")
-    run_folder = os.path.join(FLAGS.save_path, run_name)
-    if FLAGS.restart:
-        checkpoint.set_aside(run_folder)
-    make_folder(run_folder)
-    facts = checkpoint.facts(config, corpus.folder, FLAGS)
-    run = checkpoint.Run(run_folder, facts, words, FLAGS.save_minutes)
-    if run.is_finished(config.max_max_epoch):
-        monitor.print_results(run)
-        return
+    vocabulary = reader.read_vocabulary(corpus.folder, config.vocab_size)
+    raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=vocabulary)
+    train_data, valid_data, test_data, vocab_size = raw_data
+    config.vocab_size = config.vocab_size or vocab_size
 
-    with tf.Graph().as_default():
-        make_deterministic(FLAGS.seed)
+    # What the article does not have (going on after a stop, saving, a display) is behind this_run.
+    opened = run.open_run(FLAGS, config, corpus, raw_data, vocabulary)
+    with opened as this_run, tf.Graph().as_default():
+        if this_run.is_finished:
+            this_run.show_results()
+            return
+        run.make_deterministic(FLAGS.seed)
         initializer = rnn.uniform_initializer(config.init_scale, FLAGS.seed)
 
         with tf.name_scope("Train"):
@@ -280,44 +278,36 @@ def main(_):
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
                 mvalid = PTBModel(is_training=False, config=config, input_=valid_input)
 
+        # The article reads the test text one word at a time (eval_config). TextInput gives the same
+        # perplexity many times faster: batch_size rows of the text are read side by side.
         with tf.name_scope("Tst"):
             test_input = TextInput(config=config, data=test_data, name="TstInput")
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
                 mtst = PTBModel(is_training=False, config=config, input_=test_input)
 
-        run.saver = tf.train.Saver()
-        sv = make_supervisor(saver=run.saver, init_fn=run.restore)
-        watch = monitor.Monitor(run, config, train_input.epoch_size, valid_input.epoch_size)
-        with managed_session(sv) as session, run.in_session(session), watch:
-            data = train_data, valid_data, test_data
-            monitor.print_start(FLAGS, config, corpus, data, words, session, run)
-            try:
-                for i in range(run.position.epoch, config.max_max_epoch):
-                    lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
-                    learning_rate = config.learning_rate * lr_decay
-                    m.assign_lr(session, learning_rate)
+        sv = run.Supervisor()
+        with (
+            sv.managed_session() as session,
+            this_run.in_session(session, sv.saver, m, mvalid) as training,
+        ):
+            for i in training.epochs_left():
+                lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
+                learning_rate = config.learning_rate * lr_decay
+                m.assign_lr(session, learning_rate)
 
-                    print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
-                    train_perplexity = run_epoch(
-                        session, m, eval_op=m.train_op, verbose=True, position=run.position,
-                        after_step=watch.after_train_step,
-                    )
-                    print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
-                    valid_perplexity = run_epoch(session, mvalid, after_step=watch.after_valid_step)
-                    print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
-                    watch.after_epoch(learning_rate, train_perplexity, valid_perplexity)
+                print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
+                train_perplexity = run_epoch(
+                    session, m, eval_op=m.train_op, verbose=True, follow=training.train_pass()
+                )
+                print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
+                valid_perplexity = run_epoch(session, mvalid, follow=training.valid_pass())
+                print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
+                training.end_epoch(learning_rate, train_perplexity, valid_perplexity)
 
-                test_perplexity = text_perplexity(session, mtst, after_step=run.after_step)
-                print("Test Perplexity: %.3f" % test_perplexity)
-            except FloatingPointError as error:
-                epoch = min(run.position.epoch + 1, config.max_max_epoch)
-                raise UserError(
-                    f"epoch {epoch}, learning rate {session.run(m.lr):.3f}: {error}; "
-                    "lower learning_rate, init_scale or max_grad_norm in configs.py"
-                ) from error
-            if corpus.kind == "sample":
-                print("(on the sample corpus: compares with nothing published)")
-            print("Saving model to %s." % run.finish(test_perplexity))
+            test_perplexity = text_perplexity(session, mtst, follow=training.test_pass())
+            print("Test Perplexity: %.3f" % test_perplexity)
+            model_path = training.finish(test_perplexity)
+            print("Saving model to %s." % model_path)
 
 
 if __name__ == "__main__":

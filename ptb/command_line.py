@@ -1,20 +1,32 @@
-"""Runs a script's main the way a person expects: strict flags, one line for an error."""
+"""What a person types or edits (flags, configurations), and the one line that a mistake gets."""
 
 import argparse
 import contextlib
 import errno
 import importlib
+import math
+import numbers
 import os
 import sys
 import traceback
 
-import tensorflow.compat.v1 as tf
+from absl import flags  # They are those of tf.app.flags.
 
-from ptb.errors import UserError
-from ptb.stop import Stopped
+from ptb.errors import Stopped, UserError
 
-flags = tf.app.flags
 FLAGS = flags.FLAGS
+WHOLE = {  # the fields of a configuration that are whole numbers, with the smallest value of each
+    "num_layers": 1,
+    "num_steps": 1,
+    "hidden_size": 1,
+    "max_epoch": 0,
+    "max_max_epoch": 1,
+    "batch_size": 1,
+    "vocab_size": 1,
+}
+LARGEST = 2**31 - 1  # the largest dimension in TensorFlow
+# The fields that are positive numbers.
+POSITIVE = ("init_scale", "learning_rate", "max_grad_norm", "keep_prob", "lr_decay")
 
 
 def run(main, argv=None):
@@ -35,7 +47,7 @@ def run(main, argv=None):
             raise UserError(f"{error}; --help lists the flags") from error
         if words:
             raise UserError(f"unexpected word '{words[0]}': flags are written --name=value")
-        # Each epoch's lines are seen at once in a file or pipe too.
+        # In a file or a pipe, too, every line is to be seen at once.
         sys.stdout.reconfigure(line_buffering=True)
         sys.exit(main(argv[:1]))
 
@@ -74,8 +86,9 @@ def errors_in_one_line(script):
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # quiet at exit too
-        if error.errno == errno.EPIPE:  # whoever read the output has gone, as `| head` does
+        # Python flushes stdout once more when it exits, which must not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # Whoever read the output has gone, as `| head` does.
             sys.exit(141)
         sys.exit(_failed(script, "the output cannot be written: no space left on the disk"))
 
@@ -84,7 +97,7 @@ def import_edited(name):
     """Imports a module that users edit; a mistake in it is one line and exit status 2."""
     try:
         return importlib.import_module(name)
-    except Exception as error:  # whatever the edited lines raise
+    except Exception as error:  # The edited lines may raise anything.
         where = error if isinstance(error, SyntaxError) else traceback.extract_tb(
             error.__traceback__)[-1]
         message = f"{name}.py, line {where.lineno}: {type(error).__name__}: {error}; mend the file"
@@ -95,3 +108,70 @@ def _failed(script, message):
     """Prints a message as one line; returns the exit status of a mistake in usage."""
     print(f"{script}: {' '.join(str(message).split())}", file=sys.stderr)
     return 2
+
+
+def get_config(name, module):
+    """Returns an instance of the class `<Name>Config` of a module, its values checked.
+
+    Args:
+      name: the class name without `Config`, in any case: "small" is `SmallConfig`.
+      module: where the classes are.
+
+    Raises:
+      UserError: no such class, or a value that cannot work.
+    """
+    classes = {
+        key.removesuffix("Config").lower(): value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and key.endswith("Config") and key != "Config"
+    }
+    if name.lower() not in classes:
+        raise UserError(f"--config {name}: unknown; {module.__name__}.py has {', '.join(classes)}")
+    config = classes[name.lower()]()
+    check_config(config)
+    return config
+
+
+def check_config(config):
+    """Raises UserError where a field is missing, unknown or impossible."""
+
+    def fail(field, problem):
+        raise UserError(f"{type(config).__name__}.{field} {problem}; mend it in configs.py")
+
+    fields = [field for field in dir(config) if not field.startswith("_")]
+    for field in (*WHOLE, *POSITIVE):
+        if field not in fields:
+            fail(field, "is missing")
+    for field in fields:
+        value = getattr(config, field)
+        if field == "vocab_size" and value is None:
+            continue  # The corpus decides.
+        if field in WHOLE:
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+                fail(field, f"is {value!r}, not a whole number")
+            if value < WHOLE[field]:
+                fail(field, f"is {_shown(value)}; the smallest possible is {WHOLE[field]}")
+            if value > LARGEST:
+                fail(field, f"is {_shown(value)}; the largest possible is {LARGEST}")
+        elif field in POSITIVE:
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                fail(field, f"is {value!r}, not a number")
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if not 0 < number < math.inf:
+                fail(field, f"is {_shown(value)}, not a finite number above 0")
+            if field == "keep_prob" and value > 1:
+                fail(field, f"is {value!r}; a probability is at most 1")
+        else:
+            fail(field, "is not a field of a configuration")
+
+
+def _shown(value):
+    """Returns a number as the user wrote it, unless that is too long for a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits.
+        return "a number of thousands of digits"
+    return text if len(text) < 40 else f"{text[:40]}…"

@@ -5,12 +5,12 @@ import http.client
 import io
 import os
 import tarfile
-import tempfile
 import time
 import typing
 import urllib.request
 import zlib
 
+from ptb import files
 from ptb.progress import Progress
 from ptb.reader import corpus_files
 
@@ -20,7 +20,7 @@ URLS = (
     "https://dataset.bj.bcebos.com/imikolov%2Fsimple-examples.tgz",
 )
 MD5 = "30177ea32e27c525793142b6bf2c8e2d"
-FILES = {  # name: (bytes, SHA-256)
+FILES = {  # {name of a file: (its size in bytes, its SHA-256 checksum)}
     "ptb.train.txt": (
         5101618, "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"
     ),
@@ -31,10 +31,10 @@ FILES = {  # name: (bytes, SHA-256)
         449945, "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"
     ),
 }
-MAX_BYTES = 64_000_000  # the archive has 35 million
-TIMEOUT = 5  # seconds: to connect, and between two pieces
+MAX_BYTES = 64_000_000  # what is longer is not the archive, which has 35 million bytes
+TIMEOUT = 5  # seconds that a server may take to answer, and between two pieces
 PATIENCE = 30  # seconds, after which a download must have been faster than MIN_SPEED
-MIN_SPEED = 20_000  # bytes/s: at this speed it takes half an hour
+MIN_SPEED = 20_000  # bytes/s, at which the archive takes half an hour
 
 
 class Corpus(typing.NamedTuple):
@@ -60,7 +60,7 @@ def find_corpus(data_path, explicit):
     if explicit or any(there):
         if is_ptb(data_path):
             return Corpus(data_path, "PTB")
-        if all(there):  # else the reader names what is missing
+        if all(there):  # Otherwise the reader will name the file that is missing.
             print(f"{data_path} is not the PTB corpus: published figures do not apply.")
         return Corpus(data_path, "own")
     if download(data_path):
@@ -77,20 +77,11 @@ def is_ptb(folder):
     for name, (size, sha256) in FILES.items():
         path = os.path.join(folder, name)
         try:
-            if os.path.getsize(path) != size or sha256_of(path) != sha256:
+            if os.path.getsize(path) != size or files.sha256_of(path) != sha256:
                 return False
         except OSError:
             return False
     return True
-
-
-def sha256_of(path):
-    """Returns a file's SHA-256 checksum in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def download(folder):
@@ -125,7 +116,8 @@ def fetch(url):
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
         total = int(response.headers.get("Content-Length", 0))
         with Progress("Downloading", total) as progress:
-            # read1 returns what has come; read would wait, piece after slow piece, for all it asks.
+            # read1 returns what has come. read would wait until it has all that it was asked for,
+            # and a server that sends a little every few seconds would never be given up.
             while part := response.read1(1 << 16):
                 parts.append(part)
                 size += len(part)
@@ -170,12 +162,8 @@ def unpack(archive, folder):
 
     parent = os.path.dirname(os.path.abspath(folder))
     os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".ptb-", dir=parent) as temporary:
-        complete = os.path.join(temporary, "data")
-        os.mkdir(complete)
+    with files.whole(os.path.join(parent, os.path.basename(folder))) as unfinished:
+        os.mkdir(unfinished)
         for name, text in texts.items():
-            with open(os.path.join(complete, name), "wb") as file:
+            with open(os.path.join(unfinished, name), "wb") as file:
                 file.write(text)
-        if os.path.isdir(folder):
-            os.rmdir(folder)  # fails unless empty
-        os.rename(complete, folder)

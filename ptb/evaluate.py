@@ -1,13 +1,15 @@
 """The probability of a whole text: what one word at a time would give, many words at a time."""
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from ptb.errors import UserError
 from ptb.progress import Progress
+from ptb.quiet import tf
 
-TOLERANCE = 1e-5  # of a state, relative and absolute: some units in the last place of float32
-KEPT_STEPS = 256  # steps whose states are kept for comparison, so that memory does not grow
+# Two states count as equal within this tolerance, relative and absolute. It is about 84 units in
+# the last place of a float32, a little more than what rounding alone does to a state.
+TOLERANCE = 1e-5
+KEPT_STEPS = 256  # states are kept for comparison after so many steps only, to bound the memory
 
 
 class TextInput:
@@ -31,7 +33,7 @@ class TextInput:
             self.targets = tf.placeholder(tf.int32, shape, "y")
 
 
-def text_losses(session, model, after_step=None):
+def text_losses(session, model, follow=None):
     """Returns the negative log probability (nats) of every word but the first: float32 [n - 1].
 
     The model reads the text in one go, from the zero state. To read its rows side by side, the
@@ -45,20 +47,20 @@ def text_losses(session, model, after_step=None):
     Args:
       session: the session.
       model: a PTBModel, not training, on a TextInput.
-      after_step: a function to call after each step.
+      follow: a run.Follower, which is told of each step; the text is always read from its start.
 
     Raises:
       FloatingPointError: a loss is NaN or infinite.
     """
     rows, num_steps = model.input.batch_size, model.input.num_steps
-    words = len(model.input.data) - 1
-    steps = -(-words // (rows * num_steps))
+    num_words = len(model.input.data) - 1
+    steps = -(-num_words // (rows * num_steps))
     text = np.zeros(rows * steps * num_steps + 1, np.int32)
-    text[: words + 1] = model.input.data
+    text[: num_words + 1] = model.input.data
     x, y = text[:-1].reshape(rows, -1), text[1:].reshape(rows, -1)
     losses = np.zeros(x.shape, np.float32)
     fetches = {"loss": model.loss, "final_state": model.final_state}
-    states = {}  # of the last round: step -> the state after it
+    states = {}  # {step: the state after it} in the last round
 
     def read(state):
         """Reads the rows from a state on; returns the states at their ends."""
@@ -72,8 +74,8 @@ def text_losses(session, model, after_step=None):
             losses[:, columns] = vals["loss"].reshape(rows, num_steps)
             if not np.isfinite(vals["loss"]).all():
                 raise FloatingPointError(f"a loss is not finite at step {step} of {steps}")
-            if after_step is not None:
-                after_step()
+            if follow is not None:
+                follow.after_step(float(vals["loss"].sum()) / rows, vals["final_state"])
             if step in states and _close(states[step], state):
                 return states[steps - 1]
             if step < KEPT_STEPS or step == steps - 1:
@@ -89,19 +91,19 @@ def text_losses(session, model, after_step=None):
                 break
             start = next_start
 
-    return losses.reshape(-1)[:words]
+    return losses.reshape(-1)[:num_words]
 
 
-def text_perplexity(session, model, after_step=None):
+def text_perplexity(session, model, follow=None):
     """Returns the perplexity of the text of a model's TextInput; see text_losses."""
-    losses = text_losses(session, model, after_step)
+    losses = text_losses(session, model, follow)
     return perplexity(losses.sum(dtype=np.float64), len(losses))
 
 
-def perplexity(nats, words):
-    """Returns exp(nats / words); infinity where that is too large for a float."""
+def perplexity(nats, num_words):
+    """Returns exp(nats / num_words); infinity where that is too large for a float."""
     with np.errstate(over="ignore"):
-        return float(np.exp(nats / words))
+        return float(np.exp(nats / num_words))
 
 
 def _close(states, others):

@@ -16,16 +16,17 @@ import sys
 import types
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from ptb import checkpoint, command_line, reader, rnn
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress
+from ptb.quiet import tf
 
-SENTENCES, WORDS = 40, 10  # scored side by side, and of each in one step
+SENTENCES_AT_ONCE = 40  # number of sentences that are scored side by side
+WORDS_A_STEP = 10  # number of words of each of them that are read in one step
+LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
 NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
-LONG = 1000  # words of a sentence that is read as a text of its own
 
 
 class LanguageModel:
@@ -65,37 +66,41 @@ class LanguageModel:
         epochs, test = found.position.epoch, found.position.test
         state = "not finished" if test is None else f"test perplexity {test:.3f}"
         return cls(
-            found.model, found.vocabulary, config, tf.as_dtype(found.facts["number_type"]),
+            found.variables_path, found.vocabulary, config, tf.as_dtype(found.facts["number_type"]),
             f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, "
             f"epoch {epochs}, {state}",
         )
 
     @classmethod
     def _load_tutorial(cls, path, data_path):
-        model = _tutorial_checkpoint(path)
+        variables_path = _tutorial_checkpoint(path)
         try:
-            shapes = dict(tf.train.list_variables(model))
+            shapes = dict(tf.train.list_variables(variables_path))
         except (tf.errors.OpError, ValueError) as error:
-            raise UserError(f"{model} cannot be read; it is damaged, or no checkpoint") from error
+            raise UserError(
+                f"{variables_path} cannot be read; it is damaged, or no checkpoint"
+            ) from error
         kernel = re.compile("Model/RNN/multi_rnn_cell/cell_[0-9]+/basic_lstm_cell/kernel")
         num_layers = sum(map(bool, map(kernel.fullmatch, shapes)))
         if not num_layers or len(shapes.get("Model/embedding", ())) != 2:
-            raise UserError(f"{model} has not the variables of the PTB tutorial")
+            raise UserError(f"{variables_path} has not the variables of the PTB tutorial")
         if data_path is None:
-            raise UserError(f"{model} has no vocabulary; name its corpus with --data_path")
-        vocab_size, size = shapes["Model/embedding"]
-        words = reader.read_vocabulary(data_path)
-        if len(words) > vocab_size:
             raise UserError(
-                f"{data_path} has {len(words):,} word types, and {model} {vocab_size:,}: it was "
-                "trained on another corpus"
+                f"{variables_path} has no vocabulary; name its corpus with --data_path"
+            )
+        vocab_size, size = shapes["Model/embedding"]
+        vocabulary = reader.read_vocabulary(data_path)
+        if len(vocabulary) > vocab_size:
+            raise UserError(
+                f"{data_path} has {len(vocabulary):,} word types, and {variables_path} "
+                f"{vocab_size:,}: it was trained on another corpus"
             )
         config = {"vocab_size": vocab_size, "hidden_size": size, "num_layers": num_layers,
-                  "batch_size": SENTENCES, "num_steps": WORDS}
-        description = f"{model}: {num_layers} x {size} units"
-        return cls(model, words, config, tf.float32, description)
+                  "batch_size": SENTENCES_AT_ONCE, "num_steps": WORDS_A_STEP}
+        description = f"{variables_path}: {num_layers} x {size} units"
+        return cls(variables_path, vocabulary, config, tf.float32, description)
 
-    def __init__(self, model, vocabulary, config, dtype, description):
+    def __init__(self, variables_path, vocabulary, config, dtype, description):
         self.vocabulary = vocabulary
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
@@ -105,18 +110,20 @@ class LanguageModel:
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
-            self._lines = self._network(batch_size=SENTENCES, num_steps=WORDS)
+            self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
             self._text = self._network(self._config.batch_size, self._config.num_steps)
             variables = tf.trainable_variables()
             self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
-            checkpoint.restore(tf.train.Saver(variables), self._session, model, variables)
+            saver = tf.train.Saver(variables)
+            checkpoint.restore(saver, self._session, variables_path, variables)
 
     def _network(self, batch_size, num_steps):
         """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
         config = self._config
         size, vocab_size = config.hidden_size, config.vocab_size
         input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
-        # Never run; the default one asks for a seed in a process that trains deterministically.
+        # No initializer is ever run here. TensorFlow's default one is not taken because it demands
+        # a seed in a process that trains deterministically.
         initializer = tf.zeros_initializer()
         with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
             cell = rnn.MultiRNNCell(
@@ -124,15 +131,18 @@ class LanguageModel:
             )
             initial_state = cell.zero_state(batch_size, self._dtype)
             with tf.device("/cpu:0"):
-                inputs = rnn.embedding_lookup(vocab_size, size, input_.input_data, self._dtype)
+                embedding = tf.get_variable("embedding", [vocab_size, size])
+                inputs = tf.nn.embedding_lookup(embedding, input_.input_data)
             with tf.variable_scope("RNN"):
-                outputs, state = cell.unroll(inputs, initial_state)
+                outputs, state = cell.unroll(tf.cast(inputs, self._dtype), initial_state)
             output = tf.reshape(outputs, [-1, size])
+            softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
+            softmax_b = tf.get_variable("softmax_b", [vocab_size])
             targets = tf.reshape(input_.targets, [-1])
             return types.SimpleNamespace(
                 input=input_, initial_state=initial_state, final_state=state,
-                logits=rnn.softmax_logits(output, vocab_size),
-                loss=rnn.softmax_loss(output, vocab_size, targets),
+                logits=rnn.softmax_logits(output, softmax_w, softmax_b),
+                loss=rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast=True),
             )
 
     def next_words(self, prompt, top_k=10):
@@ -189,11 +199,11 @@ class LanguageModel:
                 lines[-1].append(self.vocabulary[i])
         return "\n".join(map(" ".join, lines))
 
-    def score(self, words, stream=False):
+    def score(self, text, stream=False):
         """Scores a text line by line.
 
         Args:
-          words: the text, or its words, `<eos>` at the end of every line.
+          text: the text, or a list of its words with `<eos>` at the end of every line.
           stream: carry the state through the text, whose first word is then not scored; otherwise
             each line is scored on its own.
 
@@ -202,7 +212,7 @@ class LanguageModel:
 
         Raises UserError for a text without words to score.
         """
-        words = _words(words)
+        words = _words(text)
         if not words:
             raise UserError("no words to score; put one sentence on a line")
         ends = [i for i, word in enumerate(words, start=1) if word == reader.EOS]
@@ -221,9 +231,9 @@ class LanguageModel:
             for line, its_unknown in zip(losses, np.split(unknown, ends[:-1]))
         ]
 
-    def unknown_words(self, words):
+    def unknown_words(self, text):
         """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
-        return list(dict.fromkeys(word for word in _words(words) if word not in self._ids))
+        return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
 
     def _to_ids(self, words):
         """Returns (ids, whether each is of an unknown word): arrays.
@@ -264,7 +274,7 @@ class LanguageModel:
             return int(logits.argmax())
         if top_k is not None:
             logits[np.argsort(-logits, kind="stable")[top_k:]] = -np.inf
-        with np.errstate(over="ignore"):  # a temperature near 0 makes all but the largest -inf
+        with np.errstate(over="ignore"):  # A temperature near 0 makes all but the largest -inf.
             weights = np.exp((logits - logits.max()) / temperature)
         return int(rng.choice(len(weights), p=weights / weights.sum()))
 
@@ -284,35 +294,35 @@ class LanguageModel:
         order = sorted(range(len(lines)), key=lambda number: len(lines[number]))
         losses = [None] * len(lines)
         with Progress("Scoring", len(lines)) as progress:
-            while order and len(lines[order[-1]]) > LONG:
+            while order and len(lines[order[-1]]) > LONG_SENTENCE:
                 number = order.pop()
                 losses[number] = self._text_losses(np.concatenate([eos, lines[number]]))
-            for start in range(0, len(order), SENTENCES):
+            for start in range(0, len(order), SENTENCES_AT_ONCE):
                 progress.update(start)
-                numbers = order[start : start + SENTENCES]
+                numbers = order[start : start + SENTENCES_AT_ONCE]
                 found = self._side_by_side([lines[number] for number in numbers], eos)
                 for number, loss in zip(numbers, found):
                     losses[number] = loss
         return losses
 
     def _side_by_side(self, lines, eos):
-        """Returns the losses of at most SENTENCES lines.
+        """Returns the losses of at most SENTENCES_AT_ONCE lines.
 
         Where a line ends before the others, what its row reads after that counts for nothing.
         """
         model = self._lines
-        steps = -(-max(map(len, lines)) // WORDS)
-        text = np.full((SENTENCES, steps * WORDS + 1), eos, np.int32)
+        steps = -(-max(map(len, lines)) // WORDS_A_STEP)
+        text = np.full((SENTENCES_AT_ONCE, steps * WORDS_A_STEP + 1), eos, np.int32)
         for row, line in zip(text, lines):
             row[1 : len(line) + 1] = line
         found, state = [], ()
         for step in range(steps):
-            part = text[:, step * WORDS : (step + 1) * WORDS + 1]
+            part = text[:, step * WORDS_A_STEP : (step + 1) * WORDS_A_STEP + 1]
             feed_dict = {model.input.input_data: part[:, :-1], model.input.targets: part[:, 1:]}
             feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
             loss, state = self._session.run([model.loss, model.final_state], feed_dict)
             state = tf.nest.flatten(state)
-            found.append(loss.reshape(SENTENCES, WORDS))
+            found.append(loss.reshape(SENTENCES_AT_ONCE, WORDS_A_STEP))
         found = _check_finite(np.hstack(found))
         return [row[: len(line)] for row, line in zip(found, lines)]
 
@@ -352,29 +362,29 @@ def _check(right, name, value, allowed):
         raise UserError(f"{name} is {value}; it must be {allowed}")
 
 
-def _say_unknown(model, words):
-    """Prints on stderr which words the model reads as `<unk>`."""
-    unknown = model.unknown_words(words)
+def _say_unknown(model, text):
+    """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`."""
+    unknown = model.unknown_words(text)
     if unknown:
         shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
 
 
 def _generate(model, args):
-    _say_unknown(model, reader.split_words(args.prompt))
+    _say_unknown(model, args.prompt)
     print(model.generate(
         args.prompt, args.words, args.temperature, args.top_k, args.no_unk, args.seed
     ))
 
 
 def _next(model, args):
-    _say_unknown(model, reader.split_words(args.prompt))
+    _say_unknown(model, args.prompt)
     for word, probability in model.next_words(args.prompt, args.top_k):
         print(f"{probability:8.4f}  {word}")
 
 
 def _score(model, args):
-    words = list(reader._read_words("/dev/stdin" if args.file == "-" else args.file))
+    words = reader.read_text("/dev/stdin" if args.file == "-" else args.file)
     _say_unknown(model, words)
     lines = model.score(words, args.stream)
     print("line", "log_prob", "words", "perplexity", "unknown", sep="\t")

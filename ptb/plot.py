@@ -13,13 +13,15 @@ import warnings
 
 from ptb import command_line
 from ptb.errors import UserError
-from ptb.monitor import HISTORY, HISTORY_COLUMNS
 
+# The names are those of ptb/history.py, which is not imported here because it loads TensorFlow.
+HISTORY = "history.csv"
+COLUMNS = "epoch", "train_perplexity", "valid_perplexity"
 CHINESE_FONTS = "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC"
 
 
 def read_history(folder):
-    """Returns history.csv of a run's folder as {column: [number of each epoch]}.
+    """Returns {column: [number of each epoch]} of history.csv in a run's folder.
 
     Raises:
       UserError: there is none, it has no epoch yet, or it is not what lstm.py wrote.
@@ -28,7 +30,7 @@ def read_history(folder):
     try:
         with open(path, encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        if header != HISTORY_COLUMNS or any(len(row) != len(header) for row in rows):
+        if not {*COLUMNS} <= {*header} or any(len(row) != len(header) for row in rows):
             raise ValueError
         rows = [list(map(float, row)) for row in rows]
     except OSError as error:
@@ -51,17 +53,19 @@ def draw(folders, output):
         import matplotlib
     except ImportError as error:
         raise UserError("matplotlib is not installed: pip install matplotlib") from error
-    matplotlib.use("Agg")  # a file, no window
+    matplotlib.use("Agg")  # This backend draws into files and needs no window.
     from matplotlib import font_manager, pyplot, ticker
 
     fonts = [name for name in CHINESE_FONTS if name in font_manager.get_font_names()]
-    pyplot.rcParams["font.family"] = ["DejaVu Sans", *fonts]  # the first that has the sign
+    # For every sign matplotlib takes the first of these fonts that has it.
+    pyplot.rcParams["font.family"] = ["DejaVu Sans", *fonts]
     warnings.filterwarnings("ignore", "Glyph .* missing from")
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     finite = []
     for number, (folder, history) in enumerate(zip(folders, histories)):
-        name = os.path.normpath(folder).replace("$", r"\$")  # not mathematics
+        # Matplotlib would read what stands between two dollar signs as mathematics.
+        name = os.path.normpath(folder).replace("$", r"\$")
         for what, style in ("train", "--"), ("valid", "-"):
             values = history[f"{what}_perplexity"]
             axes.plot(history["epoch"], values, style, color=f"C{number}", marker=".",

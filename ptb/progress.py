@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 
-PATIENCE = 1.0  # seconds of work before anything is shown
+PATIENCE = 1.0  # seconds that work takes before anything of it is shown
 INTERVAL = 0.2  # seconds between two updates
 
 

@@ -10,19 +10,24 @@ import itertools
 import os
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from ptb.errors import UserError
 from ptb.progress import Progress
+from ptb.quiet import tf
 
 EOS = "<eos>"
 UNK = "<unk>"
-CHUNK = 1 << 20  # characters read at a time, so that memory does not grow with the file
+CHUNK = 1 << 20  # characters read at a time, so that the memory does not grow with the file
 
 
 def split_words(text):
     """Returns the words of a text as a list; every `\\n` is the word `<eos>`."""
     return text.replace("\n", f" {EOS} ").split()
+
+
+def read_text(filename):
+    """Returns the words of a text file as a list; see _read_words."""
+    return list(_read_words(filename))
 
 
 def _read_words(filename):
@@ -43,7 +48,7 @@ def _read_chunks(filename):
             open(filename, encoding="utf-8-sig") as file,
             Progress(f"Reading {filename}", os.path.getsize(filename)) as progress,
         ):
-            rest = ""  # the beginning of a word that the next chunk completes
+            rest = ""  # the beginning of a word whose end is in the next chunk
             while chunk := file.read(CHUNK):
                 progress.update(file.buffer.tell() if file.seekable() else 0)
                 words = split_words(rest + chunk)
@@ -61,7 +66,7 @@ def _read_chunks(filename):
 def _first_line_not_utf8(filename):
     """Returns "line <number>", from 1, of the first line that does not decode."""
     if not os.path.isfile(filename):
-        return "it"  # a pipe cannot be read again
+        return "it"  # A pipe cannot be read a second time.
     with open(filename, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -116,37 +121,34 @@ def corpus_files(data_path):
     return plain if only_plain else ptb
 
 
-def ptb_raw_data(data_path, vocab_size=None):
+def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
     """Reads the three texts in the folder `data_path`.
 
     Args:
       data_path: the folder; see corpus_files for the names in it.
       vocab_size: keep the most frequent words, at most this many; None keeps all.
+      vocabulary: the words by id, where they are known; vocab_size then says nothing.
 
     Returns:
-      (train_data, valid_data, test_data, vocabulary): three int32 arrays of word ids, and the
+      (train_data, valid_data, test_data, vocabulary size): three int32 arrays of word ids, and the
       number of different ids, `<unk>` included.
 
     Raises:
       UserError: a file is missing, empty or not UTF-8.
     """
-    *data, words = read_corpus(data_path, vocab_size)
-    return *data, len(words)
-
-
-def read_corpus(data_path, vocab_size=None):
-    """Returns what ptb_raw_data does, but for the last: the list of the words, by id."""
+    if vocabulary is None:
+        vocabulary = read_vocabulary(data_path, vocab_size)
+    word_to_id = {word: i for i, word in enumerate(vocabulary)}
     train_path, valid_path, test_path = corpus_files(data_path)
-    word_to_id = _build_vocab(train_path, vocab_size)
     train_data = _file_to_word_ids(train_path, word_to_id)
     valid_data = _file_to_word_ids(valid_path, word_to_id)
     test_data = _file_to_word_ids(test_path, word_to_id)
-    return train_data, valid_data, test_data, list(word_to_id)
+    return train_data, valid_data, test_data, len(vocabulary)
 
 
-def read_vocabulary(data_path):
-    """Returns the list of all the words of a corpus folder, by id."""
-    return list(_build_vocab(corpus_files(data_path)[0]))
+def read_vocabulary(data_path, vocab_size=None):
+    """Returns the list of the words of a corpus folder, by id; see ptb_raw_data."""
+    return list(_build_vocab(corpus_files(data_path)[0], vocab_size))
 
 
 def epoch_steps(epoch_size):
@@ -194,7 +196,7 @@ def ptb_producer(raw_data, batch_size, num_steps, name=None, step=None):
     with tf.name_scope(name, "PTBProducer"):
         if step is None:
             step = epoch_steps(epoch_size)
-        # The ids stay in this NumPy array: as a constant they would be in every saved graph.
+        # The ids stay in this NumPy array, because a constant would be part of every saved graph.
         x, y = tf.numpy_function(batch, [step], [tf.int32, tf.int32])
         x.set_shape([batch_size, num_steps])
         y.set_shape([batch_size, num_steps])

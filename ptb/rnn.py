@@ -1,4 +1,4 @@
-"""The network's pieces: embedding, LSTM cells, dropout, softmax; and how they start.
+"""The network's pieces: LSTM cells, dropout, softmax, and the weights they start with.
 
 The cells follow Zaremba et al. 2014, "Recurrent Neural Network Regularization" (arXiv 1409.2329),
 in the form of TensorFlow 1.x's `BasicLSTMCell`: the same names, shapes and gate order, so that its
@@ -9,9 +9,8 @@ Variables are float32. A cell computes in the type of its inputs: float16 for `-
 
 import collections
 
-import tensorflow.compat.v1 as tf
-
 from ptb import fused
+from ptb.quiet import tf
 
 LSTMStateTuple = collections.namedtuple("LSTMStateTuple", ["c", "h"])
 LSTMStateTuple.__doc__ = "The state of one layer: c and h, each of shape [batch_size, size]."
@@ -67,7 +66,7 @@ class DropoutWrapper:
 
     Args:
       cell: the cell.
-      masks: [num_steps, batch_size, size], one mask for each time step, used in turn.
+      masks: [num_steps, batch_size, size], one mask for each time step; they are used in turn.
     """
 
     def __init__(self, cell, masks):
@@ -122,46 +121,55 @@ class MultiRNNCell:
         return inputs, tuple(new_states)
 
 
-def dropout_masks(shape, keep_prob, seed, step, layer, dtype):
-    """Returns masks [num_steps, batch_size, size]: 1 / keep_prob where a unit is kept, else 0.
+def dropout_masks(num_layers, shape, keep_prob, seed, step, dtype):
+    """Returns the dropout masks of a training step: for the embedded input, then for each layer.
 
-    A pure function of seed, step, layer and shape: a run taken up again draws the masks it would
-    have drawn. `layer` counts from 0, the embedded input; `step` is the training step.
+    They are a function of the seed, the training step, the layer and the shape alone, so that a run
+    that is taken up again draws the masks that it would have drawn.
+
+    Args:
+      num_layers: number of LSTM layers.
+      shape: [num_steps, batch_size, size], the shape of one mask.
+      keep_prob: probability of keeping a unit.
+      seed: a whole number.
+      step: a scalar tensor, the training step.
+      dtype: type of the masks.
+
+    Returns:
+      A list of num_layers + 1 masks: 1 / keep_prob where a unit is kept, else 0.
     """
     with tf.name_scope("dropout"):
-        key = tf.stack([tf.constant((layer << 32) + seed, tf.int64), tf.cast(step, tf.int64)])
-        kept = tf.random.stateless_uniform(shape, key, alg="philox") < keep_prob
-        return tf.cast(kept, dtype) / tf.constant(keep_prob, dtype)
+        masks = []
+        for layer in range(num_layers + 1):
+            key = tf.stack([tf.constant((layer << 32) + seed, tf.int64), tf.cast(step, tf.int64)])
+            kept = tf.random.stateless_uniform(shape, key, alg="philox") < keep_prob
+            masks.append(tf.cast(kept, dtype) / tf.constant(keep_prob, dtype))
+        return masks
 
 
-def embedding_lookup(vocab_size, size, ids, dtype):
-    """Returns the embedding, in `dtype`, of every word of ids: [..., size]."""
-    embedding = tf.get_variable("embedding", [vocab_size, size])
-    return tf.cast(tf.nn.embedding_lookup(embedding, ids), dtype)
-
-
-def softmax_logits(output, vocab_size):
-    """Takes output [n, size]; returns the float32 logits [n, vocab_size] of the next word."""
-    softmax_w, softmax_b = _softmax_variables(output.shape[-1], vocab_size)
+def softmax_logits(output, softmax_w, softmax_b):
+    """Returns the float32 logits [n, vocab_size] of the next word, given output [n, size]."""
     logits = tf.matmul(output, tf.cast(softmax_w, output.dtype))
     return tf.cast(logits, softmax_b.dtype) + softmax_b
 
 
-def softmax_loss(output, vocab_size, targets):
-    """Returns the negative log probability (nats) of each of the n targets, given output [n, size].
+def sequence_loss(output, softmax_w, softmax_b, targets, fast):
+    """Returns the negative log probability (nats) of each target.
 
-    The numbers are those of the cross-entropy of softmax_logits.
+    It is the cross-entropy of softmax_logits with the targets, what the tutorial's
+    `sequence_loss_by_example` gives for weights of 1.
+
+    Args:
+      output: [n, size], the input of the softmax layer.
+      softmax_w: [size, vocab_size].
+      softmax_b: [vocab_size].
+      targets: [n] word ids.
+      fast: whether fused.softmax_loss computes it, which gives the same numbers but for rounding.
     """
-    if output.dtype == tf.float16:  # the sums of exponentials need float32's range
-        logits = softmax_logits(output, vocab_size)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
-    return fused.softmax_loss(output, *_softmax_variables(output.shape[-1], vocab_size), targets)
-
-
-def _softmax_variables(size, vocab_size):
-    softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
-    softmax_b = tf.get_variable("softmax_b", [vocab_size])
-    return softmax_w, softmax_b
+    if fast and output.dtype != tf.float16:  # Sums of exponentials need the range of float32.
+        return fused.softmax_loss(output, softmax_w, softmax_b, targets)
+    logits = softmax_logits(output, softmax_w, softmax_b)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
 
 def uniform_initializer(scale, seed):

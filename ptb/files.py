@@ -1,0 +1,226 @@
+"""Files that are whole or absent, checksums, and the lock of a folder.
+
+What is written here is written under another name, flushed to the disk and then renamed, so that a
+file or folder is there whole or not at all, even where the power fails. This is the only module
+that knows the operating system: what Windows, or a disk in the network, does in another way than a
+local disk under Linux or macOS is settled here.
+"""
+
+import contextlib
+import errno
+import glob
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+
+from ptb.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows locks files in another way.
+    fcntl = None
+    import msvcrt
+
+UNFINISHED = ".unfinished"
+LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}  # after these errors what was written is not safe
+LOCKED = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # another process has the lock
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+
+_warned = set()
+
+
+def warn_once(message):
+    """Prints a line on stderr, the first time that it is said in this process."""
+    if message not in _warned:
+        _warned.add(message)
+        print(message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Yields another path, and renames what was made there to `path` when the block ends.
+
+    A file takes the place of an earlier one; a folder only that of an empty one. Where the block
+    fails, `path` is what it was before.
+
+        with files.whole("history.csv") as unfinished, open(unfinished, "w") as file:
+            file.write(text)
+
+    Raises:
+      OSError: it cannot be written; nothing of it is left.
+    """
+    folder, name = os.path.split(path)
+    unfinished = os.path.join(folder, f"{UNFINISHED}-{os.getpid()}-{name}")
+    _delete(unfinished)  # of an earlier process of that number
+    try:
+        yield unfinished
+        _flush(unfinished)
+        if os.path.isdir(unfinished) and os.path.isdir(path):
+            os.rmdir(path)  # Windows renames no folder over another, not even an empty one.
+        os.replace(unfinished, path)
+    except BaseException:
+        _delete(unfinished)
+        raise
+    _flush_names(folder or os.curdir)
+
+
+def remove(path):
+    """Removes a folder; nobody ever finds half of it under its name.
+
+    What cannot be removed stays, with a warning: a disk in the network refuses while a reader has a
+    file open, and that is no reason to end a run.
+    """
+    folder, name = os.path.split(path)
+    going = os.path.join(folder, f"{UNFINISHED}-{os.getpid()}-{name}")
+    try:
+        os.rename(path, going)
+        shutil.rmtree(going)
+    except OSError as error:
+        warn_once(f"{path} cannot be removed now: {error.strerror}; it may be deleted later.")
+
+
+def remove_unfinished(folder):
+    """Removes what processes that died while writing have left in a folder.
+
+    Only for who has the folder's lock, as nobody else is writing there then.
+    """
+    for path in glob.glob(os.path.join(glob.escape(folder), UNFINISHED + "*")):
+        _delete(path)
+
+
+def _delete(path):
+    """Deletes a file or folder as far as that is possible."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.remove(path)
+
+
+def _flush(path):
+    """Returns when a file, or a folder with the files in it, is on the disk."""
+    if not os.path.isdir(path):
+        with open(path, "rb+") as file:  # Windows flushes only what is open for writing.
+            _sync(file.fileno(), path)
+        return
+    for name in os.listdir(path):
+        _flush(os.path.join(path, name))
+    _flush_names(path)
+
+
+def _flush_names(folder):
+    """Returns when the names in a folder are on the disk, where the system can do that."""
+    if os.name == "nt":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return  # Who may write in a folder need not be allowed to read it.
+    try:
+        _sync(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor, path):
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+        kind = "folders" if os.path.isdir(path) else "files"
+        warn_once(
+            f"The disk of {os.path.dirname(path) or os.curdir} does not flush {kind} "
+            f"({error.strerror}): after a power failure the last checkpoint may be missing."
+        )
+
+
+def sha256_of(path):
+    """Returns a file's SHA-256 checksum in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def make_folder(path):
+    """Makes a folder to save in, where it is missing, and tries to write there.
+
+    Raises:
+      UserError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"--save_path: cannot write to {path} ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def lock(folder):
+    """Keeps other processes out of a folder while the block runs.
+
+    The lock is free again when the process is gone, however it ended. A disk that has no locks gets
+    a warning and no lock.
+
+    Raises:
+      UserError: another process has it, or the file that carries it cannot be opened.
+    """
+    path = os.path.join(folder, "lock")
+    try:
+        with open(path, "w") as file:
+            _lock_file(file, folder)
+            yield
+    except OSError as error:
+        if getattr(error, "filename", None) != path:
+            raise  # It comes from the block.
+        raise UserError(
+            f"{path} cannot be locked: {error.strerror}; use another --save_path"
+        ) from error
+
+
+def _lock_file(file, folder):
+    """Locks an open file for as long as it is open."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno in LOCKED:
+            raise UserError(
+                f"{folder}: another process is training there; wait, or use another --save_path"
+            ) from error
+        if error.errno not in NO_LOCKS:
+            raise OSError(error.errno, error.strerror, file.name) from error
+        warn_once(
+            f"{folder}: this disk cannot lock ({error.strerror}); start no second run there."
+        )
+
+
+def set_aside(folder):
+    """Renames a folder, where there is one, to the first free <folder>-old-<n>, and says so.
+
+    Where the folder's name is a link, the folder that it leads to is renamed, beside itself, and an
+    empty one takes its place: what is saved next goes to the same disk.
+
+    Raises:
+      UserError: another process trains there, or it cannot be renamed.
+    """
+    if not os.path.exists(folder):
+        return
+    target = os.path.realpath(folder) if os.path.islink(folder) else folder
+    with lock(target):
+        pass  # Nobody trains there.
+    number = 1
+    while os.path.lexists(f"{target}-old-{number}"):
+        number += 1
+    try:
+        os.rename(target, f"{target}-old-{number}")
+        if os.path.islink(folder):
+            os.mkdir(target)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be moved aside: {error.strerror}") from error
+    print(f"The run in {folder} is now in {target}-old-{number}.")

@@ -1,0 +1,470 @@
+"""A run in its folder: opened, followed step by step, stopped, finished.
+
+    <save_path>/<config>/
+      checkpoint-000012/           the last one and the one before, see checkpoint.py
+      history.csv, events.out.…    see history.py
+      lock                         held by the process that trains here, free when that is gone
+
+The same command goes on where the last one ended, with the numbers of a run that was never stopped.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+import signal
+import threading
+import time
+
+from ptb import checkpoint, files, history, monitor
+from ptb.checkpoint import Position
+from ptb.command_line import POSITIVE, WHOLE
+from ptb.errors import Stopped, UserError
+from ptb.quiet import tf
+from ptb.reader import corpus_files
+
+FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
+LOSSES_AN_EPOCH = 100  # about how many points of the training loss an event file gets
+STOP_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+    if hasattr(signal, name)  # Windows has few of them, and one of its own.
+]
+
+
+@contextlib.contextmanager
+def open_run(flags, config, corpus, raw_data, vocabulary):
+    """Yields the Run that the flags name; no other process can train there meanwhile.
+
+    Args:
+      flags: the script's flags.
+      config: the configuration.
+      corpus: the dataset.Corpus.
+      raw_data: what reader.ptb_raw_data returned for it.
+      vocabulary: the words by id.
+
+    Raises:
+      UserError: another process trains there; or there are checkpoints, and none is whole, or the
+        last one is of another run, or it is within an epoch that would not be trained to its end.
+    """
+    name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
+    folder = os.path.join(flags.save_path, name)
+    if flags.restart:
+        files.set_aside(folder)
+    files.make_folder(folder)
+    with files.lock(folder):
+        yield Run(folder, flags, config, corpus, raw_data, vocabulary)
+
+
+class Run:
+    """A run's folder, which this process alone may change, and how far the run is.
+
+    Attributes:
+      folder: its path.
+      position: the checkpoint.Position in its newest whole checkpoint.
+      is_on_sample: whether it trains on the corpus that comes along.
+      max_max_epoch: epochs of the whole run.
+      save_seconds: time between two checkpoints within an epoch.
+    """
+
+    def __init__(self, folder, flags, config, corpus, raw_data, vocabulary):
+        self.folder = folder
+        self.is_on_sample = corpus.kind == "sample"
+        self.max_max_epoch = config.max_max_epoch
+        self.save_seconds = 60 * flags.save_minutes
+        self._flags = flags
+        self._config = config
+        self._corpus = corpus
+        self._raw_data = raw_data
+        self._vocabulary = vocabulary
+        self._facts = facts_of(config, corpus.folder, flags)
+        self._same_command = "the same command" + (" without --restart" if flags.restart else "")
+        files.remove_unfinished(folder)
+        self._found, self._damaged = checkpoint.newest(folder)
+        self.position = self._found.position if self._found else Position()
+        self._refuse_what_cannot_go_on()
+
+    def _refuse_what_cannot_go_on(self):
+        if self._damaged and not self._found:
+            raise UserError(
+                f"{self.folder}: no checkpoint there is whole; train anew: --restart moves the "
+                "folder aside first"
+            )
+        if self._found:
+            refuse_another_run(self.folder, self._found, self._facts, self._vocabulary)
+        if self.position.step and self.position.epoch >= self.max_max_epoch:
+            raise UserError(
+                f"max_max_epoch is {self.max_max_epoch}, and {self.folder} is within epoch "
+                f"{self.position.epoch + 1}; raise it to that or more"
+            )
+
+    @property
+    def is_finished(self):
+        """Whether no epoch is left, and the test is done."""
+        epochs_done = self.position.epoch >= self.max_max_epoch
+        return epochs_done and self.position.test is not None
+
+    def show_results(self):
+        """Prints the results of a finished run; history.csv is there afterwards if it was lost."""
+        with self.saving():
+            history.write_csv(self.folder, self.position.history)
+        monitor.print_results(self.folder, self.position)
+
+    @contextlib.contextmanager
+    def in_session(self, session, saver, model, valid_model):
+        """Yields the Training: the run goes on in a session, from its newest checkpoint.
+
+        Within the block Ctrl-C and SIGTERM stop the run at the end of a step, and a cost that is
+        not finite is a UserError that says where.
+
+        Args:
+          session: a session in which all variables are initialized.
+          saver: a `tf.train.Saver` of all variables.
+          model: the PTBModel that is trained.
+          valid_model: the PTBModel that is validated.
+
+        Raises:
+          UserError: the variables cannot be loaded, or a file cannot be written.
+        """
+        if self._found:
+            variables = tf.global_variables()
+            checkpoint.restore(saver, session, self._found.variables_path, variables)
+        epochs, train_size = self.position.epoch, model.input.epoch_size
+        with self.saving():
+            history.write_csv(self.folder, self.position.history)
+            events = history.EventFile(self.folder, {
+                "Training Loss": epochs * train_size + self.position.step,
+                "Learning Rate": epochs * train_size,
+                "Validation Loss": epochs * train_size,
+                "Train Perplexity": epochs,
+                "Valid Perplexity": epochs,
+            })
+        display = monitor.Monitor(self._config, train_size)
+        with events, display, StopRequest() as stop_request:
+            monitor.print_start(
+                self._flags, self._config, self._corpus, self._raw_data, session, self.folder,
+                self.position,
+            )
+            training = Training(
+                self, session, saver, model, valid_model, events, display, stop_request
+            )
+            try:
+                yield training
+            except FloatingPointError as error:
+                epoch = min(training.position.epoch + 1, self.max_max_epoch)
+                raise UserError(
+                    f"epoch {epoch}, learning rate {session.run(model.lr):.3f}: {error}; "
+                    "lower learning_rate, init_scale or max_grad_norm in configs.py"
+                ) from error
+
+    def save(self, position, save_variables):
+        """Writes a checkpoint, removes those that are no longer needed, and returns its path.
+
+        Args:
+          position: the checkpoint.Position.
+          save_variables: a function that writes the variables at the path that it is given.
+
+        Raises:
+          UserError: it cannot be written; the checkpoints on disk stay.
+        """
+        with self.saving():
+            path = checkpoint.save(
+                self.folder, self._facts, position, self._vocabulary, save_variables
+            )
+            checkpoint.prune(self.folder, self._damaged)
+        return path
+
+    @contextlib.contextmanager
+    def saving(self):
+        """Within it, what cannot be written in the run's folder is a UserError."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            # TensorFlow adds the operations of the graph to its message, on further lines.
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = reason.rpartition("; ")[2]
+            what_stays = "no checkpoint is there yet"
+            if checkpoint.is_any(self.folder):
+                what_stays = (
+                    f"the last whole checkpoint stays, and {self._same_command} continues from it"
+                )
+            raise UserError(f"cannot save in {self.folder}: {reason}; {what_stays}") from error
+
+    def stopped(self, signum, path):
+        """Returns the Stopped to raise for a signal, when the run is saved in a checkpoint."""
+        return Stopped(signum, f"stopped; {self._same_command} goes on from {path}")
+
+
+class Training:
+    """A run in a session, which is told of each step; see Run.in_session.
+
+    Attributes:
+      position: the checkpoint.Position. It moves here only: after a training step, after an epoch
+        and at the end.
+    """
+
+    def __init__(
+        self, run, session, saver, model, valid_model, events, display, stop_request
+    ):
+        self.position = run.position
+        self._run = run
+        self._session = session
+        self._saver = saver
+        self._input = model.input
+        self._valid_input = valid_model.input
+        self._events = events
+        self._display = display
+        self._stop_request = stop_request
+        self._saved_at = time.monotonic()
+        self._valid_seconds = 0.0  # duration of the last validation
+
+    def epochs_left(self):
+        """Returns the numbers, from 0, of the epochs that are not trained to their end."""
+        return range(self.position.epoch, self._run.max_max_epoch)
+
+    def train_pass(self):
+        """Returns the Follower of a training epoch, from the step at which the run is."""
+        now = self.position
+        return Follower(self._trained, now.step, now.costs, now.seconds, now.state)
+
+    def valid_pass(self):
+        """Returns the Follower of a validation."""
+        return Follower(self._validated)
+
+    def test_pass(self):
+        """Returns the Follower of the test."""
+        return Follower(self._tested)
+
+    def _trained(self, follower, cost):
+        now = self.position
+        self.position = Position(
+            now.epoch, follower.step, follower.costs, follower.seconds, follower.state, now.history
+        )
+        if follower.step % max(self._input.epoch_size // LOSSES_AN_EPOCH, 1) == 0:
+            with self._run.saving():
+                self._events.add(self._steps_done(), {"Training Loss": cost})
+        self._display.train_step(self.position)
+        self._save_when_due()
+
+    def _validated(self, follower, _):
+        self._valid_seconds = follower.seconds
+        self._display.valid_step(self.position, follower.step / self._valid_input.epoch_size)
+        self._save_when_due()
+
+    def _tested(self, *_):
+        self._save_when_due()
+
+    def end_epoch(self, learning_rate, train_perplexity, valid_perplexity):
+        """Remembers an epoch, moves on to the start of the next one, and saves."""
+        words = self._input.batch_size * self._input.num_steps * self._input.epoch_size
+        result = history.EpochResult(
+            learning_rate, train_perplexity, valid_perplexity, words / self.position.seconds,
+            self.position.seconds + self._valid_seconds,
+        )
+        results = (*self.position.history, result)
+        loss = math.log(valid_perplexity) * self._input.num_steps  # mean cost of a step
+        with self._run.saving():
+            if not self._events.graph_is_there:  # It would take too long at the start of a run.
+                self._events.add_graph(tf.get_default_graph())
+            self._events.add(
+                self._steps_done(), {"Learning Rate": learning_rate, "Validation Loss": loss}
+            )
+            self._events.add(len(results), {
+                "Train Perplexity": train_perplexity, "Valid Perplexity": valid_perplexity,
+            })
+        self.position = Position(epoch=len(results), history=results)
+        self._save()
+        with self._run.saving():
+            history.write_csv(self._run.folder, results)
+
+    def finish(self, test_perplexity):
+        """Remembers the test perplexity, saves, and returns the path of the model."""
+        if self._run.is_on_sample:
+            print("(on the sample corpus: compares with nothing published)")
+        self.position = dataclasses.replace(self.position, test=test_perplexity)
+        return os.path.join(self._save(), checkpoint.VARIABLES)
+
+    def _steps_done(self):
+        """Returns the number of training steps of the run so far."""
+        return self.position.epoch * self._input.epoch_size + self.position.step
+
+    def _save_when_due(self):
+        """Saves when it is time to; saves and raises Stopped when the user asked to stop."""
+        signum = self._stop_request.signum
+        if signum:
+            raise self._run.stopped(signum, self._save())
+        if time.monotonic() - self._saved_at >= self._run.save_seconds:
+            self._save()
+
+    def _save(self):
+        """Writes a checkpoint and returns its path."""
+        path = self._run.save(self.position, self._save_variables)
+        self._saved_at = time.monotonic()
+        return path
+
+    def _save_variables(self, path):
+        self._saver.save(self._session, path, write_meta_graph=False, write_state=False)
+
+
+class Follower:
+    """Follows a pass over a text: says where it starts, and is told of each step.
+
+    Alone it starts at the first step, and tells nobody.
+
+    Args:
+      tell: a function to call after each step, with the follower and the step's cost.
+      step, costs, seconds, state: the number of steps that are done, the sum of their costs, their
+        duration, and the state after them; None is the zero state.
+
+    Attributes:
+      step, costs, seconds, state: the same, kept up to date.
+    """
+
+    def __init__(
+        self, tell=lambda follower, cost: None, step=0, costs=0.0, seconds=0.0, state=None
+    ):
+        self.step = step
+        self.costs = costs
+        self.seconds = seconds
+        self.state = state
+        self._tell = tell
+        self._start = time.monotonic() - seconds
+
+    def after_step(self, cost, state):
+        """To be told the cost of every step (nats / batch_size), and the state after it.
+
+        Raises:
+          UserError: a checkpoint is due and cannot be written.
+          Stopped: the user asked to stop, and the run is saved.
+        """
+        self.step += 1
+        self.costs += cost
+        self.seconds = time.monotonic() - self._start
+        self.state = state
+        self._tell(self, cost)
+
+
+class StopRequest:
+    """While it is entered, a signal that asks to stop is kept in `signum`.
+
+    These are Ctrl-C, the end of a terminal, and what batch systems send before they end a job. A
+    signal that is ignored stays ignored, as under `nohup`. After the first request a second Ctrl-C
+    ends the process at once. Outside the main thread Python has no signals, and nothing is kept.
+    """
+
+    def __init__(self):
+        self.signum = None
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for signum in STOP_SIGNALS:
+                handler = signal.getsignal(signum)
+                if handler not in (signal.SIG_IGN, None):
+                    self._before[signum] = handler
+                    signal.signal(signum, self._keep)
+        return self
+
+    def __exit__(self, *_):
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _keep(self, signum, _):
+        self.signum = signum
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Supervisor(tf.train.Supervisor):
+    """A `tf.train.Supervisor` that initializes the variables and owns the saver, no more.
+
+    Without a log directory it neither restores nor saves on its own clock, and no thread evaluates
+    summaries of the model, which would take batches away from the loop.
+    """
+
+    def __init__(self):
+        tf.logging.set_verbosity(tf.logging.ERROR)  # It warns that the class is deprecated.
+        super().__init__(logdir=None, summary_op=None, save_model_secs=0)
+
+    @contextlib.contextmanager
+    def managed_session(self):
+        """Yields a session in which the variables are initialized, and closes it.
+
+        TensorFlow's own takes an OutOfRangeError, also that of a damaged file, for the normal end
+        of the data and drops it; here it is raised as a RuntimeError. Operations without a kernel
+        for a device go where they have one (soft placement).
+        """
+        options = tf.ConfigProto(allow_soft_placement=True)
+        with super().managed_session(config=options) as session:
+            try:
+                yield session
+            except tf.errors.OutOfRangeError as error:
+                raise RuntimeError(f"out of range inside the session: {error.message}") from error
+
+
+def make_deterministic(seed):
+    """From here on the same operations of the default graph give the same bits.
+
+    What that changes on a CPU is the update of the embedding: the rows of a word that occurs twice
+    are added in order, where else threads might race (20,000 rows in a step did, 700 did not). It
+    holds for the whole process, where TensorFlow then asks every graph for a seed.
+    """
+    import tensorflow  # Its compat.v1 does not have the function.
+
+    tf.set_random_seed(seed)
+    tensorflow.config.experimental.enable_op_determinism()
+
+
+def facts_of(config, corpus_folder, flags):
+    """Returns what decides a run's numbers, as JSON values by name."""
+    return {
+        "config": {
+            **{name: int(getattr(config, name)) for name in WHOLE},
+            **{name: float(getattr(config, name)) for name in POSITIVE},
+        },
+        "corpus": {
+            os.path.basename(path): files.sha256_of(path) for path in corpus_files(corpus_folder)
+        },
+        "number_type": "float16" if flags.use_fp16 else "float32",
+        "rnn_mode": flags.rnn_mode,
+        "seed": flags.seed,
+        "tensorflow": tf.__version__,
+    }
+
+
+def refuse_another_run(folder, found, facts, vocabulary):
+    """Raises UserError, with every difference, where a Checkpoint is not of the run to be trained.
+
+    Args:
+      folder: the run's folder.
+      found: the Checkpoint in it.
+      facts: what facts_of returns for the run to be trained.
+      vocabulary: its words by id.
+    """
+    before, now = _flat(found.facts), _flat(facts)
+    different = [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
+    ]
+    if not different and found.vocabulary != vocabulary:
+        pairs = itertools.zip_longest(found.vocabulary, vocabulary)
+        number, (was, is_) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        different = [f"word {number} of the vocabulary was {was!r} and is {is_!r}"]
+    if different:
+        raise UserError(
+            f"{folder} has another run: {'; '.join(different)}. Use another --save_path, or "
+            "--restart, which moves that run aside"
+        )
+
+
+def _flat(facts, prefix=""):
+    """Returns {"a.b": value} of {"a": {"b": value}}."""
+    flat = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
