@@ -1,41 +1,28 @@
-"""The configurations. Edit a value, or add a class: `class WideConfig` is `--config wide`.
+"""The configurations: the values that a user edits, each explained in SmallConfig.
 
-Every class has the same fields:
-
-    init_scale     initial weights are uniform in [-init_scale, init_scale]
-    learning_rate  of the first max_epoch epochs
-    max_grad_norm  gradients are scaled down together so that their global norm stays within this
-    num_layers     LSTM layers, one above the other
-    num_steps      words the LSTM is unrolled over; gradients reach back this far
-    hidden_size    units of each LSTM layer, and of a word's embedding
-    max_epoch      epochs at the full learning rate
-    max_max_epoch  epochs altogether
-    keep_prob      probability of keeping a unit in dropout; 1.0 is no dropout
-    lr_decay       factor on the learning rate in each epoch after max_epoch
-    batch_size     parallel streams the text is cut into
-    vocab_size     most frequent words kept, the others become <unk>; None keeps all
+To make one of your own, add a class: `class WideConfig(SmallConfig)` is `--config wide`.
 """
 
 
 class SmallConfig:
-    """Trains in minutes, no dropout: test perplexity about 115 on the Penn Treebank."""
+    """Trains in minutes and has no dropout; its test perplexity on PTB is about 115."""
 
-    init_scale = 0.1
-    learning_rate = 1.0
-    max_grad_norm = 5
-    num_layers = 2
-    num_steps = 20
-    hidden_size = 200
-    max_epoch = 4
-    max_max_epoch = 13
-    keep_prob = 1.0
-    lr_decay = 0.5
-    batch_size = 20
-    vocab_size = 10000
+    init_scale = 0.1  # The initial weights are drawn evenly from [-init_scale, init_scale].
+    learning_rate = 1.0  # This is the learning rate of the first max_epoch epochs.
+    max_grad_norm = 5  # Gradients with a larger global norm are scaled down to this one.
+    num_layers = 2  # This many LSTM layers are stacked, one above the other.
+    num_steps = 20  # The LSTM is unrolled over this many words; gradients reach back no further.
+    hidden_size = 200  # Each layer has this many units, and each word's embedding as many numbers.
+    max_epoch = 4  # After this many epochs the learning rate begins to fall.
+    max_max_epoch = 13  # The whole run has this many epochs.
+    keep_prob = 1.0  # Dropout keeps a unit with this probability; 1.0 is no dropout.
+    lr_decay = 0.5  # Each epoch after max_epoch multiplies the learning rate by this.
+    batch_size = 20  # The text is cut into this many rows, which are read side by side.
+    vocab_size = 10000  # At most this many words are kept, the others are <unk>; None keeps all.
 
 
 class MediumConfig:
-    """Half of the units dropped, smaller initial weights, a longer view back: about 83."""
+    """Drops half of the units, starts with smaller weights, looks back further: about 83."""
 
     init_scale = 0.05
     learning_rate = 1.0
@@ -52,7 +39,7 @@ class MediumConfig:
 
 
 class LargeConfig:
-    """More units, fewer of them kept, a looser bound on the gradients: about 78."""
+    """Has more units, keeps fewer of them, bounds the gradients less tightly: about 78."""
 
     init_scale = 0.04
     learning_rate = 1.0
@@ -69,7 +56,7 @@ class LargeConfig:
 
 
 class TstConfig:
-    """The smallest values that run every line; for tests, not for results."""
+    """Has the smallest values that run every line; it is for tests, not for results."""
 
     init_scale = 0.1
     learning_rate = 1.0

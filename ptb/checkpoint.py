@@ -87,17 +87,16 @@ def save(folder, facts, position, vocabulary, save_variables):
 
 
 def prune(folder, damaged):
-    """Removes all checkpoints but the last KEPT that are whole.
+    """Removes all whole checkpoints but the last KEPT.
 
     Args:
       folder: the run's folder.
-      damaged: the numbers of checkpoints that are known to be damaged.
+      damaged: the numbers of checkpoints that seem to be damaged. They stay, because a disk that
+        fails for a moment makes a whole checkpoint seem damaged.
     """
-    numbers = _numbers(folder)
-    kept = [number for number in numbers if number not in damaged][-KEPT:]
-    for number in numbers:
-        if number not in kept:
-            files.remove(_path(folder, number))
+    whole = [number for number in _numbers(folder) if number not in damaged]
+    for number in whole[:-KEPT]:
+        files.remove(_path(folder, number))
 
 
 def is_any(folder):

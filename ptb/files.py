@@ -31,10 +31,10 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 _warned = set()
 
 
-def warn_once(message):
-    """Prints a line on stderr, the first time that it is said in this process."""
-    if message not in _warned:
-        _warned.add(message)
+def warn_once(what, message):
+    """Prints a message on stderr, the first time in this process that there is one on `what`."""
+    if what not in _warned:
+        _warned.add(what)
         print(message, file=sys.stderr)
 
 
@@ -78,7 +78,9 @@ def remove(path):
         os.rename(path, going)
         shutil.rmtree(going)
     except OSError as error:
-        warn_once(f"{path} cannot be removed now: {error.strerror}; it may be deleted later.")
+        warn_once(
+            "removing", f"{path} cannot be removed now: {error.strerror}; it may be deleted later."
+        )
 
 
 def remove_unfinished(folder):
@@ -130,8 +132,9 @@ def _sync(descriptor, path):
             raise
         kind = "folders" if os.path.isdir(path) else "files"
         warn_once(
-            f"The disk of {os.path.dirname(path) or os.curdir} does not flush {kind} "
-            f"({error.strerror}): after a power failure the last checkpoint may be missing."
+            kind,
+            f"The disk of {os.path.abspath(path)} does not flush {kind} ({error.strerror}): after "
+            "a power failure the last checkpoint may be missing."
         )
 
 
@@ -196,6 +199,7 @@ def _lock_file(file, folder):
         if error.errno not in NO_LOCKS:
             raise OSError(error.errno, error.strerror, file.name) from error
         warn_once(
+            "locks",
             f"{folder}: this disk cannot lock ({error.strerror}); start no second run there."
         )
 

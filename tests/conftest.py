@@ -3,14 +3,16 @@
 import pathlib
 import random
 import sys
+import types
 
 import pytest
-import tensorflow.compat.v1 as tf
+from absl.testing import flagsaver
 
 import configs
 import lstm
 import models
-from ptb import progress
+from ptb import command_line, files, progress, run
+from ptb.quiet import tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -26,20 +28,44 @@ def shared():
     return SHARED
 
 
-@pytest.fixture(autouse=True)
-def not_deterministic(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def not_deterministic():
     """lstm.main leaves this process as it is, where determinism could not be switched off again."""
-    monkeypatch.setattr(lstm, "make_deterministic", lambda seed: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "make_deterministic", lambda seed: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet(monkeypatch):
+    """A warning that is given once in a process is given once in each test."""
+    monkeypatch.setattr(files, "_warned", set())
 
 
 @pytest.fixture
 def flags():
     """lstm.FLAGS, put back after the test."""
-    names = "use_fp16", "seed", "rnn_mode", "restart", "save_minutes"
-    saved = {name: lstm.FLAGS[name].value for name in names}
-    yield lstm.FLAGS
-    for name, value in saved.items():
-        lstm.FLAGS[name].value = value
+    with flagsaver.flagsaver():
+        yield lstm.FLAGS
+
+
+@pytest.fixture
+def script(capsys):
+    """To be called with arguments: runs lstm.py on them in this process.
+
+    Returns its exit status and what it printed, {returncode, stdout, stderr}.
+    """
+
+    def call(*args):
+        capsys.readouterr()
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            command_line.run(lstm.main, ["lstm.py", *map(str, args)])
+        printed = capsys.readouterr()
+        return types.SimpleNamespace(
+            returncode=ended.value.code or 0, stdout=printed.out, stderr=printed.err
+        )
+
+    return call
 
 
 @pytest.fixture
@@ -59,18 +85,18 @@ def trained(corpus, tmp_path_factory):
     """The folder of a finished run of two epochs of a two-layer model, vocabulary as it comes."""
     fields = {"max_max_epoch": 2, "vocab_size": None}
     out = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lstm, "make_deterministic", lambda seed: None)
-        train(patch, type("SomeConfig", (models.TinyConfig,), fields), corpus, out)
+    train(type("SomeConfig", (models.TinyConfig,), fields), corpus, out)
     return out / "some"
 
 
-def train(monkeypatch, config, data_path, out):
+def train(config, data_path, out, *args):
     """Runs lstm.main on a configuration class, as `--config some`, and saves in out/some."""
-    monkeypatch.setattr(configs, "SomeConfig", config, raising=False)
-    for name, value in ("config", "some"), ("data_path", data_path), ("save_path", out):
-        monkeypatch.setattr(lstm.FLAGS[name], "value", str(value))
-    lstm.main([])
+    with pytest.MonkeyPatch.context() as patch, flagsaver.flagsaver():
+        patch.setattr(configs, "SomeConfig", config, raising=False)
+        lstm.FLAGS([
+            "lstm.py", "--config=some", f"--data_path={data_path}", f"--save_path={out}", *args
+        ])
+        lstm.main([])
 
 
 @pytest.fixture(scope="session")

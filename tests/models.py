@@ -4,13 +4,13 @@ import contextlib
 import pathlib
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 import configs
 import lstm
 from lstm import PTBInput
 from ptb import rnn
 from ptb.evaluate import TextInput, text_perplexity
+from ptb.quiet import tf
 
 
 class TinyConfig(configs.TstConfig):

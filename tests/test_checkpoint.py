@@ -3,18 +3,15 @@
 import json
 import os
 import pathlib
-import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
-import configs
-from conftest import ROOT
-from ptb import checkpoint
+from ptb import checkpoint, files
 from ptb.errors import UserError
+from ptb.history import EpochResult
+from ptb.quiet import tf
 from ptb.rnn import LSTMStateTuple
 
 FACTS = {
@@ -23,83 +20,72 @@ FACTS = {
 }
 WORDS = ["the", "<eos>", "fünf", "<unk>"]
 STATE = (LSTMStateTuple(np.full((2, 3), 0.5, np.float32), np.full((2, 3), 0.25, np.float32)),)
-EPOCHS = [checkpoint.Epoch(1.0, 9.5, 8.25, 5000.0, 60.0), checkpoint.Epoch(0.5, 7.1, 6.2, 5e3, 6.5)]
+RESULTS = (EpochResult(1.0, 9.5, 8.25, 5000.0, 60.0), EpochResult(0.5, 7.1, 6.2, 5e3, 6.5))
 FIRST = checkpoint.Position(
-    epoch=1, step=7, costs=1 / 3, seconds=1.5, state=STATE, history=EPOCHS[:1]
+    epoch=1, step=7, costs=1 / 3, seconds=1.5, state=STATE, history=RESULTS[:1]
 )
-SECOND = checkpoint.Position(epoch=2, history=EPOCHS)
+SECOND = checkpoint.Position(epoch=2, history=RESULTS)
 
 
-class Saved:
-    """A run in a folder, whose one variable is what was last saved."""
+@pytest.fixture(scope="module")
+def save():
+    """To be called with a folder, a Position and a value: saves with the one variable at it."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable("Model/v", initializer=np.zeros(1000, np.float32))
+        saver = tf.train.Saver()
 
-    def __init__(self, folder, facts=FACTS):
-        self.run = checkpoint.Run(str(folder), facts, WORDS, minutes=5)
+        def save_variables(path):
+            saver.save(session, path, write_meta_graph=False, write_state=False)
 
-    def __enter__(self):
-        self._graph = tf.Graph().as_default()
-        self._graph.__enter__()
-        self.variable = tf.get_variable("Model/v", initializer=np.zeros(1000, np.float32))
-        self.run.saver = tf.train.Saver()
-        self.session = tf.Session()
-        self.session.run(self.variable.initializer)
-        self._in_session = self.run.in_session(self.session)
-        self._in_session.__enter__()
-        self.run.restore(self.session)
-        return self
+        def save(folder, position, value):
+            values = np.full(1000, value, np.float32)
+            session.run(variable.initializer, {variable.initializer.inputs[1]: values})
+            _, damaged = checkpoint.newest(str(folder))
+            checkpoint.save(str(folder), FACTS, position, WORDS, save_variables)
+            checkpoint.prune(str(folder), damaged)
 
-    def __exit__(self, *args):
-        self._in_session.__exit__(*args)
-        self.session.close()
-        self._graph.__exit__(*args)
-
-    def save(self, position, value):
-        self.session.run(self.variable.initializer, {self.variable.initializer.inputs[1]:
-                                                     np.full(1000, value, np.float32)})
-        self.run.position = position
-        return self.run.save()
-
-    def value(self):
-        return self.session.run(self.variable)
+        yield save
 
 
 @pytest.fixture
-def two(tmp_path):
+def two(save, tmp_path):
     """A run's folder with two checkpoints, the variable 1 in the first and 2 in the second."""
     folder = tmp_path / "run"
     folder.mkdir()
-    with Saved(folder) as saved:
-        saved.save(FIRST, 1)
-        saved.save(SECOND, 2)
+    save(folder, FIRST, 1)
+    save(folder, SECOND, 2)
     return folder
 
 
 def assert_continues(folder, position, value):
-    with Saved(folder) as saved:
-        found = saved.run.position
-        assert np.all(saved.value() == value)
+    """The newest whole checkpoint has this position, and its variable this value."""
+    found, _ = checkpoint.newest(str(folder))
+    assert (found.facts, found.vocabulary) == (FACTS, WORDS)
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable("Model/v", [1000])
+        checkpoint.restore(tf.train.Saver(), session, found.variables_path, [variable])
+        assert np.all(session.run(variable) == value)
     for name in vars(position):
         if name == "state" and position.state:
-            for (c, h), (found_c, found_h) in zip(position.state, found.state):
+            for (c, h), (found_c, found_h) in zip(position.state, found.position.state):
                 np.testing.assert_array_equal(c, found_c)
                 np.testing.assert_array_equal(h, found_h)
         else:
-            assert getattr(found, name) == getattr(position, name), name
+            assert getattr(found.position, name) == getattr(position, name), name
 
 
-def test_position_and_variables_come_back(tmp_path):
-    with Saved(tmp_path) as saved:
-        assert saved.run.position == checkpoint.Position()
-        assert np.all(saved.value() == 0)
-        saved.save(FIRST, 1)
+def test_position_and_variables_come_back(save, tmp_path):
+    assert checkpoint.newest(str(tmp_path)) == (None, set())
+    assert not checkpoint.is_any(str(tmp_path))
+    save(tmp_path, FIRST, 1)
     assert_continues(tmp_path, FIRST, 1)
+    assert checkpoint.is_any(str(tmp_path))
 
 
-def test_last_two_are_kept_and_nothing_else(two):
-    with Saved(two) as saved:
-        saved.save(FIRST, 3)
-        saved.save(SECOND, 4)
-    assert sorted(os.listdir(two)) == ["checkpoint-000003", "checkpoint-000004", "lock"]
+def test_last_two_are_kept_and_nothing_else(save, two):
+    save(two, FIRST, 3)
+    save(two, SECOND, 4)
+    assert sorted(os.listdir(two)) == ["checkpoint-000003", "checkpoint-000004"]
     newest = two / "checkpoint-000004"
     assert (newest / "vocabulary.txt").read_text(encoding="utf-8").split("\n") == [*WORDS, ""]
     assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=newest).returncode == 0
@@ -109,12 +95,6 @@ def test_last_two_are_kept_and_nothing_else(two):
 def test_folder_can_be_moved(two):
     moved = two.rename(two.parent / "elsewhere")
     assert_continues(moved, SECOND, 2)
-
-
-def test_unfinished_checkpoint_is_removed(two):
-    shutil.copytree(two / "checkpoint-000002", two / ".unfinished")
-    assert_continues(two, SECOND, 2)
-    assert sorted(os.listdir(two)) == ["checkpoint-000001", "checkpoint-000002", "lock"]
 
 
 FILES = ["SHA256SUMS", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "run.json",
@@ -158,34 +138,58 @@ def test_damaged_checkpoint_is_named_and_the_one_before_continued(name, how, two
         assert f" {name} " in printed[0]
 
 
-def test_file_too_many_is_damage(two, capsys):
-    (two / "checkpoint-000002" / "more").write_text("")
-    assert_continues(two, FIRST, 1)
-    assert "more is not what was written" in capsys.readouterr().err
+@pytest.mark.parametrize("name", [".DS_Store", ".ipynb_checkpoints", "._run.json", "more"])
+def test_what_was_not_written_is_nobodys_business(name, save, two):
+    """Not even in both, and it does not stay behind when the checkpoint goes."""
+    for folder in "checkpoint-000001", "checkpoint-000002":
+        if name == ".ipynb_checkpoints":
+            (two / folder / name).mkdir()
+        else:
+            (two / folder / name).write_text("")
+    (two / name).mkdir()
+    assert_continues(two, SECOND, 2)
+    save(two, FIRST, 3)
+    save(two, FIRST, 4)
+    assert sorted(os.listdir(two)) == sorted([name, "checkpoint-000003", "checkpoint-000004"])
 
 
-def test_damaged_checkpoint_stays_until_two_whole_ones_follow(two):
+def test_two_whole_checkpoints_stay_beside_a_damaged_one(save, two):
     damage(two / "checkpoint-000002" / "run.json", "empty")
-    with Saved(two) as saved:
-        saved.save(SECOND, 3)
-        assert saved.run.position is SECOND
+    save(two, SECOND, 3)
     assert_continues(two, SECOND, 3)
-    assert "checkpoint-000001" in os.listdir(two)
+    names = [f"checkpoint-{number:06d}" for number in (1, 2, 3)]
+    assert sorted(os.listdir(two)) == names
 
 
-def test_nothing_whole_is_an_error(two):
+def test_nothing_whole_is_found_and_none_removed(two):
     for number in 1, 2:
         damage(two / f"checkpoint-{number:06d}" / "state.npz", "truncated")
-    with pytest.raises(UserError, match="no checkpoint there is whole; train anew"):
-        checkpoint.Run(str(two), FACTS, WORDS, 5)
-    assert len(os.listdir(two)) == 3
+    assert checkpoint.newest(str(two)) == (None, {1, 2})
+    with pytest.raises(UserError, match="run: no checkpoint there is whole$"):
+        checkpoint.find(str(two))
+    assert len(os.listdir(two)) == 2
+
+
+def test_reader_that_loses_the_race_looks_again(two, save, monkeypatch, capsys):
+    """The run saves twice while a reader is reading: what it was reading is gone."""
+    really = files.sha256_of
+
+    def slowly(path):
+        monkeypatch.setattr(files, "sha256_of", really)
+        save(two, SECOND, 3)
+        save(two, FIRST, 4)
+        return really(path)
+
+    monkeypatch.setattr(files, "sha256_of", slowly)
+    assert checkpoint.newest(str(two))[0].path.endswith("checkpoint-000004")
+    assert capsys.readouterr().err == ""
 
 
 def correct_sum(path):
     """Makes SHA256SUMS agree with a file that was changed."""
     sums = path.parent / "SHA256SUMS"
     lines = [
-        f"{checkpoint.sha256_of(path)}  {path.name}" if line.endswith(f"  {path.name}") else line
+        f"{files.sha256_of(path)}  {path.name}" if line.endswith(f"  {path.name}") else line
         for line in sums.read_text().splitlines()
     ]
     sums.write_text("\n".join(lines) + "\n")
@@ -226,11 +230,16 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize("how", [*STATES, "no archive", "an array alone"])
+@pytest.mark.parametrize("how", [*STATES, "no archive", "an array alone", "cut short"])
 def test_state_is_checked_even_where_the_checksums_are_right(how, two, capsys):
     path = two / "checkpoint-000002" / "state.npz"
     if how in STATES:
         np.savez(path, **STATES[how])
+    elif how == "cut short":
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {
+                "descr": "<f4", "fortran_order": False, "shape": (2, 3)
+            })
     elif how == "no archive":
         path.write_bytes(b"PK\3\4 and nothing more")
     else:
@@ -254,28 +263,6 @@ def test_pickle_is_never_loaded(two, tmp_path, capsys):
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("change, said", [
-    ({"seed": 2}, "seed was 1 and is 2"),
-    ({"config": {**FACTS["config"], "hidden_size": 2}}, "config.hidden_size was 3 and is 2"),
-    ({"config": {"num_layers": 1, "batch_size": 2}}, "config.hidden_size was 3 and is None"),
-    ({"corpus": {"ptb.train.txt": "ab"}}, "corpus.ptb.train.txt was None and is 'ab'"),
-    ({"seed": 2, "number_type": "float16"},
-     "number_type was 'float32' and is 'float16'; seed was 1 and is 2"),
-])
-def test_another_run_is_refused_and_every_difference_named(change, said, two):
-    with pytest.raises(UserError, match=f"{two} has another run: {said}. Use another --save_path"):
-        checkpoint.Run(str(two), {**FACTS, **change}, WORDS, 5)
-
-
-@pytest.mark.parametrize("words, said", [
-    (["the", "<eos>", "funf", "<unk>"], "word 2 of the vocabulary was 'fünf' and is 'funf'"),
-    ([*WORDS, "more"], "word 4 of the vocabulary was None and is 'more'"),
-])
-def test_another_vocabulary_is_refused(words, said, two):
-    with pytest.raises(UserError, match=f"{two} has another run: {said}. Use another --save_path"):
-        checkpoint.Run(str(two), FACTS, words, 5)
-
-
 @pytest.mark.parametrize("name, said", [
     ("Model/v", r"Model/v has shape \[1000\], not \[7\]"),
     ("Model/w", r"Model/w has shape None, not \[7\]"),
@@ -288,96 +275,10 @@ def test_variables_of_another_model_are_refused(name, said, two):
             checkpoint.restore(tf.train.Saver(), session, path, [variable])
 
 
-def test_mode_epochs_and_version_may_change(two):
-    config = {**FACTS["config"], "max_max_epoch": 9}
-    run = checkpoint.Run(str(two), {**FACTS, "config": config, "rnn_mode": "basic",
-                                    "tensorflow": "3.0"}, WORDS, 5)
-    assert run.position.epoch == 2
-
-
-def test_folder_is_locked_while_a_run_lasts_and_free_when_its_process_dies(tmp_path):
-    code = (
-        "import sys, time; from ptb import checkpoint\n"
-        "run = checkpoint.Run(sys.argv[1], {}, [], 5)\n"
-        "print('locked', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout.readline() == "locked\n"
-    with pytest.raises(UserError, match=f"{tmp_path}: another process is training there"):
-        checkpoint.Run(str(tmp_path), FACTS, WORDS, 5)
-    with pytest.raises(UserError, match="another process is training there"):
-        checkpoint.set_aside(str(tmp_path))
-    process.kill()
-    process.wait()
-    checkpoint.Run(str(tmp_path), FACTS, WORDS, 5)
-
-
-def test_what_cannot_be_locked_or_moved_is_named(two, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "rename", refuse)
-        with pytest.raises(UserError, match=f"{two} cannot be moved aside: Operation not perm"):
-            checkpoint.set_aside(str(two))
-    (two / "lock").unlink()
-    (two / "lock").mkdir()
-    with pytest.raises(UserError, match=f"{two}/lock cannot be locked: Is a directory; use anoth"):
-        checkpoint.Run(str(two), FACTS, WORDS, 5)
-    with pytest.raises(UserError, match="file/lock cannot be locked: Not a directory"):
-        (two / "file").write_text("")
-        checkpoint.set_aside(str(two / "file"))
-
-
 def test_what_may_not_be_read_is_not_damaged(two, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(checkpoint, "sha256_of", refuse)
-    with pytest.raises(UserError, match="run.json: Permission denied|: Permission denied; make"):
-        checkpoint.Run(str(two), FACTS, WORDS, 5)
-
-
-def test_finished_run_that_is_trained_on_is_no_longer_finished(two):
-    finished = checkpoint.Position(epoch=2, history=EPOCHS, test=6.5)
-    with Saved(two) as saved:
-        saved.save(finished, 3)
-        assert saved.run.is_finished(2) and not saved.run.is_finished(3)
-        saved.run.position.step = 1
-        saved.run.after_step()
-        saved.save(saved.run.position, 4)
-    run = checkpoint.Run(str(two), FACTS, WORDS, 5)
-    assert run.position.test is None
-    assert not run.is_finished(3)
-    with pytest.raises(UserError, match="max_max_epoch is 2, and .* is within epoch 3; raise it"):
-        run.is_finished(2)
-
-
-def test_set_aside_keeps_every_earlier_run(two, capsys):
-    checkpoint.set_aside(str(two))
-    checkpoint.set_aside(str(two))  # nothing there now
-    shutil.copytree(f"{two}-old-1", two)
-    checkpoint.set_aside(str(two))
-    assert sorted(os.listdir(two.parent)) == ["run-old-1", "run-old-2"]
-    assert_continues(pathlib.Path(f"{two}-old-1"), SECOND, 2)
-    assert capsys.readouterr().out.count("The run in ") == 2
-
-
-def test_folder_that_went_away_is_named(two):
-    with Saved(two) as saved:
-        shutil.rmtree(two)
-        with pytest.raises(UserError, match=f"cannot save in {two}: No such file"):
-            saved.save(FIRST, 3)
-
-
-def test_facts_are_what_decides_the_numbers(flags, corpus):
-    facts = checkpoint.facts(configs.SmallConfig(), corpus, flags)
-    assert json.loads(json.dumps(facts)) == facts
-    assert facts["config"]["hidden_size"] == 200 and facts["config"]["keep_prob"] == 1.0
-    assert set(facts["config"]) == {n for n in dir(configs.SmallConfig) if n[0] != "_"}
-    assert set(facts["corpus"]) == {f"ptb.{part}.txt" for part in ("train", "valid", "test")}
-    flags.seed, flags.use_fp16 = 5, True
-    changed = checkpoint.facts(configs.LargeConfig(), corpus, flags)
-    assert (changed["seed"], changed["number_type"]) == (5, "float16")
-    assert changed["config"] != facts["config"]
+    monkeypatch.setattr(files, "sha256_of", refuse)
+    with pytest.raises(UserError, match=f"{two}/.*: Permission denied; make it readable"):
+        checkpoint.newest(str(two))

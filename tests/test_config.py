@@ -7,8 +7,7 @@ import pytest
 
 import configs
 import lstm
-from ptb import config as config_module
-from ptb.config import get_config
+from ptb.command_line import check_config, get_config
 from ptb.errors import UserError
 
 VALUES = {  # small, medium, large, tst
@@ -78,11 +77,11 @@ def test_unknown_name_lists_the_known(name):
 def test_impossible_values_are_named(field, value, problem):
     config = type("OwnConfig", (configs.SmallConfig,), {field: value})()
     with pytest.raises(UserError, match=f"OwnConfig.{field} .*{problem}.*; mend it in configs.py"):
-        config_module.check(config)
+        check_config(config)
 
 
 @pytest.mark.parametrize("field", VALUES)
 def test_missing_fields_are_named(field):
     fields = {name: values[0] for name, values in VALUES.items() if name != field}
     with pytest.raises(UserError, match=f"OwnConfig.{field} is missing"):
-        config_module.check(type("OwnConfig", (), fields)())
+        check_config(type("OwnConfig", (), fields)())

@@ -13,7 +13,8 @@ import time
 import pytest
 
 from conftest import ROOT
-from ptb import dataset
+from ptb import dataset, files
+from test_files import System
 
 TEXTS = {name: f" {name} \n".encode() * 2000 for name in dataset.FILES}
 PREFIX = "./simple-examples/data/"
@@ -261,7 +262,7 @@ def test_full_disk_or_ctrl_c_leaves_nothing(
     server.routes["/a"] = send(GOOD)
     monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
     if when == "rename":
-        monkeypatch.setattr(dataset.os, "rename", fail)
+        monkeypatch.setattr(files, "os", System(replace=fail))
     else:
         monkeypatch.setattr(dataset, "open", open_until, raising=False)
     with pytest.raises(expected) if expected else contextlib.nullcontext():

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import lstm
 import models
-from test_script import VARIABLES, run
+from test_script import VARIABLES
+from ptb.quiet import tf
 
 
 class NarrowConfig(models.TinyConfig):
@@ -73,9 +73,9 @@ def test_products_are_16_bit_and_what_accumulates_is_32_bit(flags):
         assert {grad.dtype for grad in grads} == {tf.float32}
 
 
-def test_run_and_its_checkpoint(corpus, tmp_path):
+def test_run_and_its_checkpoint(script, corpus, tmp_path):
     """A run with --use_fp16 ends, and its checkpoint is the same kind of file."""
-    process = run(
+    process = script(
         "--config", "tst", "--use_fp16", "--data_path", corpus, "--save_path", tmp_path
     )
     assert process.returncode == 0, process.stderr

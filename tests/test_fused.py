@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import lstm
 import models
 from ptb import fused, rnn
+from ptb.quiet import tf
 
 IDS = np.random.default_rng(1).integers(0, 30, 400)
 RNG = np.random.default_rng(5)
@@ -39,8 +39,8 @@ def test_modes_agree(dtype, tolerance, keep_prob, flags, monkeypatch):
     state = [tuple(RNG.normal(size=(2, 4, 6))) for _ in range(2)]
     monkeypatch.setattr(lstm, "data_type", lambda: dtype)
     with monkeypatch.context() as patch:
-        make = tf.get_variable  # in the type under test, where no other is asked for
-        patch.setattr(tf, "get_variable", lambda *a, **k: make(*a, **{"dtype": dtype, **k}))
+        make = tf.get_variable  # in the type under test
+        patch.setattr(tf, "get_variable", lambda *a, **k: make(*a, **{**k, "dtype": dtype}))
         basic = numbers(config, "basic", flags, state)
         fast = numbers(config, "fused", flags, state)
     assert len(basic) == 14

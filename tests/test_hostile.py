@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ptb import checkpoint, reader
-from ptb.config import POSITIVE, WHOLE, get_config
+from ptb.command_line import POSITIVE, WHOLE, get_config
 from ptb.errors import UserError
+from ptb.history import EpochResult
 
 UNHURRIED = settings(
     deadline=None, max_examples=200, derandomize=True,
@@ -33,7 +34,8 @@ def test_reader_takes_any_bytes(train, valid, test, vocab_size, tmp_path):
     for part, data in ("train", train), ("valid", valid), ("test", test):
         (tmp_path / f"ptb.{part}.txt").write_bytes(data)
     try:
-        *texts, words = reader.read_corpus(tmp_path, vocab_size)
+        words = reader.read_vocabulary(tmp_path, vocab_size)
+        *texts, _ = reader.ptb_raw_data(tmp_path, vocabulary=words)
     except UserError as error:
         assert "\n" not in str(error)
         assert any(f"ptb.{part}.txt" in str(error) for part in ("train", "valid", "test"))
@@ -93,7 +95,7 @@ def test_checkpoint_takes_any_bytes(data, tmp_path_factory):
     """Any one file replaced by any bytes: the checkpoint is what it was, or Damaged."""
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "model.ckpt.index").write_bytes(b"index")
-    position = checkpoint.Position(epoch=1, history=[checkpoint.Epoch(1.0, 2.0, 3.0, 4.0, 5.0)])
+    position = checkpoint.Position(epoch=1, history=(EpochResult(1.0, 2.0, 3.0, 4.0, 5.0),))
     checkpoint.write(folder, {"seed": 1}, position, ["a", "b"])
     assert checkpoint.read(folder) == (folder, {"seed": 1}, position, ["a", "b"])
     names = sorted(path.name for path in folder.iterdir())

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import models
 import numpy_lstm
@@ -14,6 +13,7 @@ from conftest import ROOT
 from ptb import checkpoint, language_model
 from ptb.errors import UserError
 from ptb.language_model import LanguageModel
+from ptb.quiet import tf
 
 RNG = np.random.default_rng(3)
 
@@ -73,8 +73,8 @@ def test_a_checkpoint_can_be_named_itself(trained, model):
 
 def test_loads_in_a_process_that_trained(trained):
     code = (
-        "import sys, tensorflow as tf; from ptb import language_model, session\n"
-        "session.make_deterministic(1)\n"
+        "import sys; from ptb import language_model, run\n"
+        "run.make_deterministic(1)\n"
         "print(language_model.LanguageModel.load(sys.argv[1]).log_prob('w1'))\n"
     )
     process = subprocess.run([sys.executable, "-c", code, trained], cwd=ROOT, text=True,
@@ -197,7 +197,7 @@ def test_score_prints_every_line_and_the_total(model, trained, tmp_path, capsys)
 def test_long_line_is_read_as_a_text(model, monkeypatch):
     sentences = [sentence(model.vocabulary[1:-1], n).replace("<eos>", "w1") for n in (50, 7, 33)]
     expected = model.log_prob(sentences)
-    monkeypatch.setattr(language_model, "LONG", 20)
+    monkeypatch.setattr(language_model, "LONG_SENTENCE", 20)
     np.testing.assert_allclose(model.log_prob(sentences), expected, rtol=1e-5)
 
 

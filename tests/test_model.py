@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 import lstm
 import models
 import numpy_lstm
 from models import TinyConfig
 from ptb import evaluate, rnn
+from ptb.quiet import tf
 
 IDS = np.random.default_rng(1).integers(0, 30, 400)
 
@@ -44,13 +44,10 @@ def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
             "cost": model.cost,
             "state": model.final_state,
             "grads": {v.op.name: g for v, g in zip(tvars, tf.gradients(model.cost, tvars))},
-            "masks": [
-                rnn.dropout_masks(
-                    [3, 4, 6], keep_prob, lstm.FLAGS.seed, tf.train.get_global_step(), layer,
-                    tf.float32,
-                )
-                for layer in range(layers + 1)
-            ],
+            "masks": rnn.dropout_masks(
+                layers, [3, 4, 6], keep_prob, lstm.FLAGS.seed, tf.train.get_global_step(),
+                tf.float32,
+            ),
         }
         vals = session.run(fetches, feed)
         session.run(model.train_op, feed)
@@ -81,9 +78,9 @@ def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
 
 
 def test_masks_are_fresh_and_kept_units_make_up_for_dropped_ones():
-    def masks(**change):
-        args = {"keep_prob": 0.3, "seed": 1, "step": 0, "layer": 0, **change}
-        return rnn.dropout_masks([5, 20, 100], dtype=tf.float32, **args)
+    def masks(layer=0, **change):
+        args = {"keep_prob": 0.3, "seed": 1, "step": 0, **change}
+        return rnn.dropout_masks(1, [5, 20, 100], dtype=tf.float32, **args)[layer]
 
     with tf.Graph().as_default(), tf.Session() as session:
         first, again, *others = session.run(

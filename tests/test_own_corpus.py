@@ -41,10 +41,10 @@ def chinese():
 
 
 @pytest.mark.parametrize("prefix", ["", "ptb."])
-def test_chinese_end_to_end(prefix, chinese, tmp_path, monkeypatch, flags, capsys):
+def test_chinese_end_to_end(prefix, chinese, tmp_path, capsys):
     """Trained, scored and generated, with the vocabulary the corpus has."""
     corpus = write(tmp_path / "语料", chinese, prefix)
-    train(monkeypatch, OwnConfig, corpus, tmp_path)
+    train(OwnConfig, corpus, tmp_path)
     types = {word for words in chinese[:300] for word in words} | {"<eos>", "<unk>"}
     printed = capsys.readouterr().out
     assert f"{corpus} (own): " in printed and f", {len(types)} types" in printed
@@ -61,22 +61,22 @@ def test_chinese_end_to_end(prefix, chinese, tmp_path, monkeypatch, flags, capsy
     assert odd < usual < 0
 
 
-def test_characters_are_words_too(chinese, tmp_path, monkeypatch, flags, capsys):
+def test_characters_are_words_too(chinese, tmp_path, capsys):
     """PTB's ptb.char files: characters between spaces, _ for a space."""
     sentences = [list("_".join(f"w{len(word)}" for word in words)) for words in chinese]
-    train(monkeypatch, OwnConfig, write(tmp_path / "char", sentences), tmp_path)
+    train(OwnConfig, write(tmp_path / "char", sentences), tmp_path)
     model = LanguageModel.load(str(tmp_path / "some"))
     assert {*model.vocabulary} == {"w", "1", "2", "_", "<eos>", "<unk>"}
     assert dict(model.next_words("w 2 _ w", top_k=6)).keys() == {*model.vocabulary}
 
 
-def test_text_without_line_ends(tmp_path, monkeypatch, flags):
+def test_text_without_line_ends(tmp_path):
     """One endless line has no <eos>: it is unknown, like any other word that is not there."""
     rng = random.Random(2)
     for part in "train", "valid", "test":
         text = " ".join(rng.choice("abcd") for _ in range(500))
         (tmp_path / f"{part}.txt").write_text(text)
-    train(monkeypatch, OwnConfig, tmp_path, tmp_path)
+    train(OwnConfig, tmp_path, tmp_path)
     model = LanguageModel.load(str(tmp_path / "some"))
     assert sorted(model.vocabulary) == ["<unk>", "a", "b", "c", "d"]
     assert len(model.generate("a b", words=20, no_unk=True).split()) == 22
@@ -106,12 +106,12 @@ def test_what_is_missing_is_named(chinese, tmp_path, capsys):
         reader.ptb_raw_data(corpus)
 
 
-def test_run_of_such_a_corpus_is_told_from_another(chinese, tmp_path, monkeypatch, flags):
+def test_run_of_such_a_corpus_is_told_from_another(chinese, tmp_path):
     corpus = write(tmp_path / "corpus", chinese)
-    train(monkeypatch, OwnConfig, corpus, tmp_path)
+    train(OwnConfig, corpus, tmp_path)
     facts = checkpoint.newest(tmp_path / "some")[0].facts
     assert sorted(facts["corpus"]) == ["test.txt", "train.txt", "valid.txt"]
     assert facts["config"]["vocab_size"] == len(reader.read_vocabulary(corpus))
     (corpus / "test.txt").write_text("我们\n我们\n", encoding="utf-8")
     with pytest.raises(UserError, match="has another run: corpus.test.txt was"):
-        train(monkeypatch, OwnConfig, corpus, tmp_path)
+        train(OwnConfig, corpus, tmp_path)

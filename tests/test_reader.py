@@ -4,10 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
 from ptb import reader
 from ptb.errors import UserError
+from ptb.quiet import tf
 
 
 @pytest.fixture

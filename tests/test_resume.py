@@ -1,10 +1,8 @@
 """A run that is killed, stopped or out of space, and started again, is the run never stopped."""
 
-import os
 import pathlib
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -12,57 +10,56 @@ import time
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
+import configs
 import models
-from conftest import ROOT
-from ptb import events, plot
+from conftest import ROOT, train
+from ptb.quiet import tf
+from test_history import points
 
-CONFIG = """
-class KilledConfig(TstConfig):
-    num_layers = 2
-    num_steps = 5
-    hidden_size = 20
-    init_scale = 0.2
-    max_epoch = 2
-    max_max_epoch = EPOCHS
-    keep_prob = 0.6
-    vocab_size = 366
-"""
 SAMPLE = ROOT / "simple-examples" / "sample"
+FIELDS = {
+    "num_layers": 2, "num_steps": 5, "hidden_size": 20, "init_scale": 0.2, "max_epoch": 2,
+    "max_max_epoch": 4, "keep_prob": 0.6, "vocab_size": 366,
+}
+SomeConfig = type("SomeConfig", (configs.TstConfig,), FIELDS)
+# lstm.py with one more configuration, and Ctrl-C as it is on a terminal: a script that was started
+# in the background ignores it.
+CODE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{first}
+sys.path.insert(0, {root!r})
+import configs
+configs.SomeConfig = type("SomeConfig", (configs.TstConfig,), {fields!r})
+sys.argv = ["lstm.py", *sys.argv[1:]]
+runpy.run_path({root!r} + "/lstm.py", run_name="__main__")
+"""
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project with one more configuration, and shorter texts."""
-    folder = tmp_path_factory.mktemp("project")
-    text = (ROOT / "configs.py").read_text() + CONFIG
-    (folder / "configs.py").write_text(text.replace("EPOCHS", "4"))
-    (folder / "lstm.py").write_text((ROOT / "lstm.py").read_text())
-    os.symlink(ROOT / "ptb", folder / "ptb")
-    (folder / "text").mkdir()
-    for part, lines in ("train", 6000), ("valid", 100), ("test", 100):
+def write_texts(folder, train_lines):
+    """Writes the beginning of the sample corpus, and returns its folder."""
+    for part, lines in ("train", train_lines), ("valid", 100), ("test", 100):
         text = (SAMPLE / f"ptb.{part}.txt").read_text().splitlines(keepends=True)[:lines]
-        (folder / "text" / f"ptb.{part}.txt").write_text("".join(text))
+        (folder / f"ptb.{part}.txt").write_text("".join(text))
     return folder
 
 
-def start(project, out, *args, **kwargs):
-    """Starts a run of KilledConfig that saves all the time; returns the process."""
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_texts(tmp_path_factory.mktemp("text"), 500)
+
+
+def start(text, out, *args, first=""):
+    """Starts a run that saves all the time; returns the process. `first` is Python code."""
+    code = CODE.format(first=first, root=str(ROOT), fields=FIELDS)
     command = [
-        sys.executable, project / "lstm.py", "--config", "killed", "--data_path",
-        project / "text", "--save_path", out, "--save_minutes", "0.002", *args,
+        sys.executable, "-c", code, "--config", "some", "--data_path", text, "--save_path", out,
+        "--save_minutes", "0.002", *args,
     ]
     return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def finish(process):
-    """Returns (stdout, stderr) of a process that must end well."""
-    stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    return stdout, stderr
 
 
 def perplexities(stdout):
@@ -78,7 +75,7 @@ def perplexities(stdout):
 
 
 def variables(out):
-    reader = tf.train.load_checkpoint(models.last_model(out / "killed"))
+    reader = tf.train.load_checkpoint(models.last_model(out / "some"))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
@@ -88,64 +85,68 @@ def assert_same(expected, got):
         np.testing.assert_array_equal(value, got[name], err_msg=name)
 
 
-def curves(out):
-    """Returns {tag: [(step, value)]} of the event files in the order TensorBoard reads them."""
-    points = {}
-    for path in sorted((out / "killed").glob("events.*")):
-        for event in events.read(str(path))[0]:
-            for value in event.summary.value:
-                points.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return points
-
-
 def history(out):
     """Returns history.csv without the columns that are times."""
-    columns = plot.read_history(out / "killed")
-    return {name: column for name, column in columns.items() if not name.endswith(("s", "second"))}
+    lines = (out / "some" / "history.csv").read_text().splitlines()
+    return [line.split(",")[:-2] for line in lines]
 
 
 @pytest.fixture(scope="module")
-def unbroken(project, tmp_path_factory):
-    """What a run never stopped has: variables, printed perplexities, curves, history."""
+def unbroken(text, tmp_path_factory):
+    """What a run never stopped has: variables and printed perplexities."""
     out = tmp_path_factory.mktemp("unbroken")
-    stdout, _ = finish(start(project, out))
-    return variables(out), perplexities(stdout), curves(out), history(out)
+    stdout, _ = finish(start(text, out))
+    return variables(out), perplexities(stdout)
+
+
+def finish(process):
+    """Returns (stdout, stderr) of a process that must end well."""
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return stdout, stderr
 
 
 def newest(out):
-    numbers = [int(path.name[-6:]) for path in pathlib.Path(out, "killed").glob("checkpoint-*")]
+    numbers = [int(path.name[-6:]) for path in pathlib.Path(out, "some").glob("checkpoint-*")]
     return max(numbers, default=0)
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(project, unbroken, tmp_path):
+def test_killed_at_random_moments(tmp_path):
     """Twenty times SIGKILL, each after a checkpoint more; at least five of them in a save."""
+    (tmp_path / "text").mkdir()
+    text = write_texts(tmp_path / "text", 6000)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = perplexities(finish(start(text, whole))[0])
     rng = random.Random(11)
     printed, in_a_save = {}, 0
-    unfinished = tmp_path / "killed" / ".unfinished"
+
+    def unfinished():
+        return list(broken.glob("some/.unfinished*checkpoint*"))
+
     for kill in range(20):
-        before = newest(tmp_path)
-        process = start(project, tmp_path)
-        while newest(tmp_path) <= before:
+        before = newest(broken)
+        process = start(text, broken)
+        while newest(broken) <= before:
             assert process.poll() is None, f"ended after {kill} kills: {process.stderr.read()}"
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.3))
         if kill % 2:
-            while not unfinished.exists():
+            while not unfinished():
                 assert process.poll() is None
             time.sleep(rng.uniform(0, 0.004))
         process.kill()
         stdout, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL
-        in_a_save += unfinished.exists()
-        printed.update(assert_agree(perplexities(stdout), unbroken[1]))
-    stdout, _ = finish(start(project, tmp_path))
-    printed.update(assert_agree(perplexities(stdout), unbroken[1]))
+        in_a_save += bool(unfinished())
+        printed.update(assert_agree(perplexities(stdout), expected))
+    stdout, _ = finish(start(text, broken))
+    printed.update(assert_agree(perplexities(stdout), expected))
     assert in_a_save >= 5
-    assert printed == unbroken[1]
-    assert_same(unbroken[0], variables(tmp_path))
-    assert curves(tmp_path) == unbroken[2]
-    assert history(tmp_path) == unbroken[3]
+    assert printed == expected
+    assert_same(variables(whole), variables(broken))
+    assert points(broken / "some")[0] == points(whole / "some")[0]
+    assert history(broken) == history(whole)
 
 
 def assert_agree(printed, expected):
@@ -154,8 +155,8 @@ def assert_agree(printed, expected):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_by_a_signal_and_continued(signum, project, unbroken, tmp_path):
-    process = start(project, tmp_path, "--save_minutes", "60")
+def test_stopped_by_a_signal_and_continued(signum, text, unbroken, tmp_path, capsys):
+    process = start(text, tmp_path, "--save_minutes", "60")
     while " perplexity: " not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signum)
@@ -163,82 +164,60 @@ def test_stopped_by_a_signal_and_continued(signum, project, unbroken, tmp_path):
     _, stderr = process.communicate(timeout=30)
     assert time.monotonic() - asked < 5
     assert process.returncode == 128 + signum
-    path = tmp_path / "killed" / "checkpoint-000001"
+    path = tmp_path / "some" / "checkpoint-000001"
     line = f"lstm.py: stopped; the same command goes on from {path}"
     assert stderr.splitlines()[-1] == line
     assert "Traceback" not in stderr
-    stdout, _ = finish(start(project, tmp_path))
+    train(SomeConfig, text, tmp_path)
+    stdout = capsys.readouterr().out
     assert re.search(r"^Going on after 0 epochs and \d+ steps\.$", stdout, re.MULTILINE)
     assert perplexities(stdout).items() <= unbroken[1].items()
     assert_same(unbroken[0], variables(tmp_path))
 
 
-def test_second_ctrl_c_leaves_at_once(project, tmp_path):
-    """Here while the first waits for the end of a step that never comes."""
-    code = (
-        "import time; from ptb import stop\n"
-        "with stop.Requests() as requests:\n"
-        "    print('ready', flush=True)\n"
-        "    while not requests.signum: time.sleep(0.01)\n"
-        "    print('asked', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
-                               text=True)
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "asked\n"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(10) == -signal.SIGINT
-
-
-def test_disk_full_in_mid_run(project, unbroken, tmp_path):
+def test_disk_full_in_mid_run(text, unbroken, tmp_path, capsys):
     """The message names the folder, what was saved stays whole, and the run goes on from there."""
-    process = start(project, tmp_path)
-    while newest(tmp_path) < 3:
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
-    there = sorted((tmp_path / "killed").glob("checkpoint-*"))
-
-    def no_space():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    process = start(project, tmp_path, preexec_fn=no_space)
+    train(type("SomeConfig", (SomeConfig,), {"max_max_epoch": 1}), text, tmp_path)
+    there = sorted((tmp_path / "some").glob("checkpoint-*"))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    process = start(text, tmp_path, first=limit)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2
     last = stderr.splitlines()[-1]
-    assert last.startswith(f"lstm.py: cannot save in {tmp_path}/killed: "), stderr
+    assert last.startswith(f"lstm.py: cannot save in {tmp_path}/some: "), stderr
+    assert last.endswith("whole checkpoint stays, and the same command continues from it")
     assert "Traceback" not in stderr
-    assert sorted((tmp_path / "killed").glob("checkpoint-*")) == there
-    assert not (tmp_path / "killed" / ".unfinished").exists()
-    stdout, _ = finish(start(project, tmp_path))
-    assert perplexities(stdout).items() <= unbroken[1].items()
+    assert sorted((tmp_path / "some").glob("checkpoint-*")) == there
+    assert not list((tmp_path / "some").glob(".unfinished*"))
+    capsys.readouterr()
+    train(SomeConfig, text, tmp_path)
+    assert perplexities(capsys.readouterr().out).items() <= unbroken[1].items()
     assert_same(unbroken[0], variables(tmp_path))
 
 
-def test_finished_run_prints_its_results_and_how_to_go_on(project, unbroken, tmp_path):
-    text = (project / "configs.py").read_text()
-    (project / "configs.py").write_text(text.replace("max_max_epoch = 4", "max_max_epoch = 2"))
-    try:
-        first, _ = finish(start(project, tmp_path))
-        (tmp_path / "killed" / "history.csv").unlink()
-        again, _ = finish(start(project, tmp_path))
-        assert history(tmp_path)["epoch"] == [1, 2]
-        assert [line for line in first.splitlines() if "Test Perplexity" in line][0] in again
-        assert "raise max_max_epoch" in again and "Learning rate" not in again
-        process = start(project, tmp_path, "--seed", "2")
-        _, stderr = process.communicate(timeout=60)
-        assert process.returncode == 2
-        assert "killed has another run: seed was 1 and is 2. Use another" in stderr
-        anew, _ = finish(start(project, tmp_path, "--seed", "2", "--restart"))
-        assert f"The run in {tmp_path}/killed is now in {tmp_path}/killed-old-1." in anew
-        assert perplexities(anew) != perplexities(first)
-        (tmp_path / "killed").rename(tmp_path / "other")
-        (tmp_path / "killed-old-1").rename(tmp_path / "killed")
-    finally:
-        (project / "configs.py").write_text(text)
-    more, _ = finish(start(project, tmp_path))  # to the end that unbroken has
+def test_finished_run_prints_its_results_and_how_to_go_on(
+    script, text, unbroken, tmp_path, monkeypatch
+):
+    def run(*args):
+        return script("--config", "some", "--data_path", text, "--save_path", tmp_path, *args)
+
+    short = type("SomeConfig", (SomeConfig,), {"max_max_epoch": 2})
+    monkeypatch.setattr(configs, "SomeConfig", short, raising=False)
+    first = run().stdout
+    (tmp_path / "some" / "history.csv").unlink()
+    again = run().stdout
+    assert [row[0] for row in history(tmp_path)] == ["epoch", "1", "2"]
+    assert [line for line in first.splitlines() if "Test Perplexity" in line][0] in again
+    assert "raise max_max_epoch" in again and "Learning rate" not in again
+    refused = run("--seed", "2")
+    assert refused.returncode == 2
+    assert "some has another run: seed was 1 and is 2. Use another" in refused.stderr
+    anew = run("--seed", "2", "--restart").stdout
+    assert f"The run in {tmp_path}/some is now in {tmp_path}/some-old-1." in anew
+    assert perplexities(anew) != perplexities(first)
+    (tmp_path / "some").rename(tmp_path / "other")
+    (tmp_path / "some-old-1").rename(tmp_path / "some")
+    monkeypatch.setattr(configs, "SomeConfig", SomeConfig)
+    more = run().stdout  # to the end that unbroken has
     assert "Epoch: 3 Learning rate: 0.500" in more and "Epoch: 2 " not in more
     assert_same(unbroken[0], variables(tmp_path))

@@ -2,18 +2,22 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 import configs
 import lstm
 import models
-from conftest import ROOT
+from conftest import ROOT, train
+from ptb import command_line
+from ptb.errors import UserError
+from ptb.quiet import tf
+from test_resume import CODE, perplexities
 
 VARIABLES = {  # what the tutorial's saver asks for
     "Model/embedding": [10000, 2],
@@ -26,9 +30,9 @@ VARIABLES = {  # what the tutorial's saver asks for
 }
 
 
-def run(*args, script=None, **kwargs):
-    """Runs lstm.py with the arguments; returns the finished process."""
-    command = [sys.executable, script or str(ROOT / "lstm.py"), *map(str, args)]
+def run(*args, project=ROOT, **kwargs):
+    """Runs lstm.py with the arguments in a process of its own; returns it, finished."""
+    command = [sys.executable, str(project / "lstm.py"), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
 
 
@@ -111,16 +115,16 @@ def test_saved_model_gives_the_printed_perplexities(smoke, corpus):
         assert f"{part} Perplexity: {perplexity:.3f}" in process.stdout
 
 
-def test_same_command_same_perplexities(smoke, corpus, tmp_path):
-    def perplexities(stdout):
-        return re.findall(r"erplexity: (\S+)", stdout)
+def test_same_command_same_perplexities(smoke, script, corpus, tmp_path):
+    args = "--config", "tst", "--data_path", corpus, "--save_path"
+    again = script(*args, tmp_path / "again").stdout
+    other = script(*args, tmp_path / "other", "--seed", "2").stdout
+    assert perplexities(again) == perplexities(smoke[0].stdout)
+    assert perplexities(other).keys() == perplexities(again).keys()
+    assert perplexities(other) != perplexities(again)
 
-    args = "--config", "tst", "--data_path", corpus, "--save_path", tmp_path
-    again, other = run(*args), run(*args, "--seed", "2")
-    assert perplexities(again.stdout) == perplexities(smoke[0].stdout)
-    assert perplexities(other.stdout) != perplexities(smoke[0].stdout)
 
-
+@pytest.mark.slow
 def test_checkpoint_of_tensorflow_1_15(shared):
     """Its variables restore by name, and give the perplexities TensorFlow 1.15 gave."""
     config = configs.TstConfig()
@@ -134,33 +138,28 @@ def test_checkpoint_of_tensorflow_1_15(shared):
         assert perplexity == pytest.approx(recorded, abs=1.5e-3)
 
 
-def test_learning_rate_schedule(corpus, tmp_path, monkeypatch, flags, capsys):
+def test_learning_rate_schedule(corpus, tmp_path, capsys):
     """Full for max_epoch epochs, then lower by lr_decay each; the small config's, but tiny."""
     small = configs.SmallConfig
     fields = {name: getattr(small, name) for name in ("max_epoch", "max_max_epoch", "lr_decay")}
-    brief = type("BriefConfig", (models.TinyConfig,), fields)
-    monkeypatch.setattr(configs, "BriefConfig", brief, raising=False)
-    for name, value in ("config", "brief"), ("data_path", str(corpus)), ("save_path", tmp_path):
-        monkeypatch.setattr(flags[name], "value", str(value))
-    lstm.main([])
+    fields.update(batch_size=20, num_steps=20)
+    train(type("SomeConfig", (models.TinyConfig,), fields), corpus, tmp_path)
     printed = re.findall(r"Epoch: (\d+) Learning rate: (\S+)", capsys.readouterr().out)
     rates = "1.000 1.000 1.000 1.000 0.500 0.250 0.125 0.062 0.031 0.016 0.008 0.004 0.002".split()
     assert printed == [(str(i), rate) for i, rate in enumerate(rates, start=1)]
-    checkpoint = tf.train.load_checkpoint(models.last_model(tmp_path / "brief"))
+    checkpoint = tf.train.load_checkpoint(models.last_model(tmp_path / "some"))
     assert checkpoint.get_tensor("Train/Model/Variable") == 0.5**9  # it is the one in use
 
 
 def test_without_a_corpus_or_a_connection_it_trains_on_the_sample(
-    tmp_path, monkeypatch, flags, capsys
+    tmp_path, monkeypatch, script
 ):
-    quick = {"vocab_size": 400, "batch_size": 20, "num_steps": 20}
+    quick = {"vocab_size": 400, "batch_size": 50, "num_steps": 20}
     monkeypatch.setattr(configs, "QuickConfig", type("QuickConfig", (models.TinyConfig,), quick),
                         raising=False)
     monkeypatch.setattr(lstm.dataset, "URLS", ())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(flags["config"], "value", "quick")
-    lstm.main([])
-    lines = capsys.readouterr().out.splitlines()
+    lines = script("--config", "quick").stdout.splitlines()
     assert lines[0].startswith("PTB could not be downloaded: training on the sample corpus")
     assert "(sample): 100,002 words to train on, 10,008 valid, 10,004 test, 366 types" in lines[3]
     at = [line.startswith("Test Perplexity: ") for line in lines].index(True)
@@ -188,53 +187,66 @@ def test_help(tmp_path):
     (["--config", "tst", "--data_path", "nowhere"], "nowhere/ptb.train.txt: No such file"),
     (["--config", "tst", "--save_path", "/dev/null"], "--save_path: cannot write to /dev/null "),
 ])
-def test_mistakes_get_one_line(args, message, tmp_path):
-    assert_refused(run(*args, cwd=tmp_path), message)
+def test_mistakes_get_one_line(args, message, script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(script(*args), message)
 
 
-def test_corpus_too_short_gets_one_line(corpus, tmp_path):
+def test_corpus_too_short_gets_one_line(script, corpus, tmp_path):
     for part in "train", "test":
         (tmp_path / f"ptb.{part}.txt").write_bytes((corpus / f"ptb.{part}.txt").read_bytes())
     (tmp_path / "ptb.valid.txt").write_text("too short\n")
-    process = run("--config", "tst", "--data_path", tmp_path, "--save_path", tmp_path)
+    process = script("--config", "tst", "--data_path", tmp_path, "--save_path", tmp_path)
     assert_refused(process, "ValidInput: 3 words are too few for batch_size 20 and num_steps 2")
 
 
 @pytest.mark.parametrize("old, new, message", [
     ("keep_prob = 0.35", "keep_prob = 3.5", "LargeConfig.keep_prob is 3.5; a probability is at mo"),
     ("keep_prob = 0.35", "keep_prob = 0,35", r"LargeConfig.keep_prob is \(0, 35\), not a number"),
-    ("keep_prob = 0.35", "keep_prob = 0.3.5", r"configs.py, line \d\d: SyntaxError: .*; mend"),
-    ("keep_prob = 0.35", "keep_prob = half", r"configs.py, line \d\d: NameError: .*'half'.*; mend"),
-    ("class LargeConfig", "class HugeConfig", "--config large: unknown; configs.py has small, med"),
+    ("keep_prob = 0.35", "keep_prob = 0.3.5", r"lstm.py: edited.py, line \d\d: SyntaxError: .*; m"),
+    ("keep_prob = 0.35", "keep_prob = half", r"edited.py, line \d\d: NameError: .*'half'.*; mend"),
+    ("class LargeConfig", "class HugeConfig", "--config large: unknown; edited.py has small, med"),
 ])
-def test_mistakes_in_configs_get_one_line(old, new, message, corpus, tmp_path):
-    """In a copy of the project whose configs.py a user has edited."""
+def test_mistakes_in_configs_get_one_line(old, new, message, tmp_path, monkeypatch, capsys):
+    """In a configs.py that a user has edited, here edited.py."""
     text = (ROOT / "configs.py").read_text()
     assert old in text
-    (tmp_path / "configs.py").write_text(text.replace(old, new))
-    (tmp_path / "lstm.py").write_text((ROOT / "lstm.py").read_text())
+    (tmp_path / "edited.py").write_text(text.replace(old, new))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "edited", raising=False)
+    monkeypatch.setattr(sys, "argv", ["lstm.py"])
+    with pytest.raises((SystemExit, UserError)) as error:
+        command_line.get_config("large", command_line.import_edited("edited"))
+    lines = capsys.readouterr().err.splitlines() or [str(error.value)]
+    assert len(lines) == 1 and re.search(message, lines[0])
+    assert error.type is UserError or error.value.code == 2
+
+
+def test_mistake_in_configs_ends_the_script(corpus, tmp_path):
+    """In a copy of the project whose configs.py a user has edited."""
+    (tmp_path / "configs.py").write_text("class WideConfig\n    hidden_size = 300\n")
+    shutil.copy(ROOT / "lstm.py", tmp_path)
     os.symlink(ROOT / "ptb", tmp_path / "ptb")
-    args = "--config", "large", "--data_path", corpus, "--save_path", tmp_path / "out"
-    process = run(*args, script=str(tmp_path / "lstm.py"))
-    assert_refused(process, message)
+    args = "--config", "wide", "--data_path", corpus, "--save_path", tmp_path / "out"
+    assert_refused(run(*args, project=tmp_path), "configs.py, line 1: SyntaxError: .*; mend the f")
     assert not (tmp_path / "out").exists()
 
 
-def test_diverging_run_stops_and_says_where(corpus, tmp_path, monkeypatch, flags, capsys):
+def test_diverging_run_stops_and_says_where(corpus, tmp_path):
     wild = type("WildConfig", (models.TinyConfig,), {"learning_rate": 1e38, "max_grad_norm": 1e30})
-    monkeypatch.setattr(configs, "WildConfig", wild, raising=False)
-    for name, value in ("config", "wild"), ("data_path", corpus), ("save_path", tmp_path):
-        monkeypatch.setattr(flags[name], "value", str(value))
     message = r"^epoch 1, learning rate \S+: the cost is (nan|inf) at step \d+ of \d+; lower"
-    with pytest.raises(lstm.UserError, match=message):
-        lstm.main([])
-    assert not list((tmp_path / "wild").glob("checkpoint-*"))
+    with pytest.raises(UserError, match=message):
+        train(wild, corpus, tmp_path)
+    assert not list((tmp_path / "some").glob("checkpoint-*"))
 
 
 def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
-    """In the middle of the sample corpus, which would take minutes, as `| head` does."""
+    """In the middle of the sample corpus, as `| head` does."""
     sample = ROOT / "simple-examples" / "sample"
-    command = [sys.executable, ROOT / "lstm.py", "--data_path", sample, "--save_path", tmp_path]
+    command = [
+        sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", sample, "--save_path",
+        tmp_path,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while " perplexity: " not in process.stdout.readline():
         assert process.poll() is None
@@ -242,16 +254,16 @@ def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
     stderr = process.stderr.read()
     assert process.wait(60) == 141
     assert "Traceback" not in stderr
+    process.stderr.close()
 
 
 def test_ctrl_c_before_training_is_one_line(tmp_path):
     text = tmp_path / "ptb.train.txt"
     os.mkfifo(text)  # reading waits for a writer
-    command = [sys.executable, ROOT / "lstm.py", "--data_path", tmp_path, "--save_path", tmp_path]
+    code = CODE.format(first="", root=str(ROOT), fields={})
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A process started in the background by a script ignores it, and so would this one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        [sys.executable, "-c", code, "--data_path", tmp_path, "--save_path", tmp_path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     with open(text, "w"):  # opens when the reader does
         time.sleep(0.5)  # a signal between open and read would only be seen after the read

@@ -1,0 +1,226 @@
+"""Files that are whole or absent, on disks that refuse this or that."""
+
+import errno
+import os
+import pathlib
+import types
+
+import pytest
+
+from ptb import files
+from ptb.errors import UserError
+
+
+class System:
+    """The os module as `files` sees it, with other functions under some of its names."""
+
+    def __init__(self, **functions):
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+def failing(number, when=lambda *args: True, otherwise=None):
+    """Returns a function that fails with an error number where `when` says so."""
+
+    def function(*args):
+        if when(*args):
+            raise OSError(number, os.strerror(number), args[0])
+        return otherwise(*args)
+
+    return function
+
+
+def write(path, text="new"):
+    with files.whole(str(path)) as unfinished:
+        pathlib.Path(unfinished).write_text(text)
+
+
+def write_folder(path):
+    with files.whole(str(path)) as unfinished:
+        os.mkdir(unfinished)
+        pathlib.Path(unfinished, "a").write_text("new")
+        os.mkdir(os.path.join(unfinished, "b"))
+
+
+def test_file_takes_the_place_of_another(tmp_path):
+    (tmp_path / "file").write_text("old")
+    write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_path_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("file")
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_folder_appears_at_the_end(tmp_path):
+    with files.whole(str(tmp_path / "folder")) as unfinished:
+        os.mkdir(unfinished)
+        assert not (tmp_path / "folder").exists()
+    assert os.listdir(tmp_path) == ["folder"]
+    write_folder(tmp_path / "folder")  # which is empty
+    assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
+    with pytest.raises(OSError):
+        write_folder(tmp_path / "folder")  # which is not
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space"), KeyboardInterrupt()])
+def test_what_fails_leaves_nothing_and_changes_nothing(error, tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(type(error)):
+        with files.whole(str(tmp_path / "file")) as unfinished:
+            pathlib.Path(unfinished).write_text("half")
+            raise error
+    assert (tmp_path / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_everything_is_flushed_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+
+    def fsync(descriptor):
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    def replace(source, target):
+        done.append(f"-> {os.path.basename(target)}")
+        os.replace(source, target)
+
+    monkeypatch.setattr(files, "os", System(fsync=fsync, replace=replace))
+    write_folder(tmp_path / "folder")
+    unfinished = f".unfinished-{os.getpid()}-folder"
+    assert sorted(done[:-3]) == ["a", "b"]
+    assert done[-3:] == [unfinished, "-> folder", tmp_path.name]
+
+
+def test_disk_that_flushes_no_folders(tmp_path, monkeypatch, capsys):
+    is_folder = os.path.isdir
+    refuse = failing(errno.EINVAL, lambda fd: is_folder(f"/proc/self/fd/{fd}"), os.fsync)
+    monkeypatch.setattr(files, "os", System(fsync=refuse))
+    write(tmp_path / "file")
+    write_folder(tmp_path / "folder")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    (line,) = {*capsys.readouterr().err.splitlines()}
+    assert "does not flush folders (Invalid argument)" in line
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_lost_data_is_an_error(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "os", System(fsync=failing(number)))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write(tmp_path / "file")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_removed_now_stays_with_a_warning(tmp_path, monkeypatch, capsys):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(files, "shutil", types.SimpleNamespace(rmtree=failing(errno.ENOTEMPTY)))
+    files.remove(str(tmp_path / "folder"))
+    assert "folder cannot be removed now: Directory not empty" in capsys.readouterr().err
+    monkeypatch.undo()
+    files.remove_unfinished(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path):
+    for name in ".unfinished", ".unfinished-7-checkpoint-000002", "checkpoint-000001":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    (tmp_path / ".unfinished.history.csv").write_text("")
+    files.remove_unfinished(str(tmp_path))
+    assert os.listdir(tmp_path) == ["checkpoint-000001"]
+
+
+def test_folder_is_made_and_left_empty(tmp_path):
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in tmp_path / "file", tmp_path / "file" / "small":
+        with pytest.raises(UserError, match=f"--save_path: cannot write to {path} "):
+            files.make_folder(path)
+
+
+# The lock.
+
+def test_lock_is_free_again_after_the_block(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), files.lock(tmp_path):
+            with pytest.raises(UserError, match=f"{tmp_path}: another process is training there"):
+                with files.lock(tmp_path):
+                    pass
+            raise KeyError
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_error_in_the_block_is_not_the_locks(tmp_path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), files.lock(tmp_path):
+        open(tmp_path / "elsewhere")
+
+
+def test_disk_without_locks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "fcntl", types.SimpleNamespace(
+        LOCK_EX=2, LOCK_NB=4, flock=failing(errno.ENOSYS)
+    ))
+    with files.lock(tmp_path):
+        assert f"{tmp_path}: this disk cannot lock (Function not imp" in capsys.readouterr().err
+
+
+def test_what_cannot_be_locked_is_named(tmp_path, monkeypatch):
+    (tmp_path / "lock").mkdir()
+    message = f"{tmp_path}/lock cannot be locked: Is a directory; use another --save_path"
+    with pytest.raises(UserError, match=message), files.lock(str(tmp_path)):
+        pass
+    (tmp_path / "lock").rmdir()
+    monkeypatch.setattr(files, "fcntl", types.SimpleNamespace(
+        LOCK_EX=2, LOCK_NB=4, flock=failing(errno.EPERM)
+    ))
+    with pytest.raises(UserError, match="lock cannot be locked: Operation not permitted"):
+        with files.lock(str(tmp_path)):
+            pass
+
+
+# An earlier run moved aside.
+
+def test_set_aside_keeps_every_earlier_run(tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    for text in "first", "second":
+        os.mkdir(folder)
+        pathlib.Path(folder, "text").write_text(text)
+        files.set_aside(folder)
+        files.set_aside(folder)  # Nothing is there now.
+    assert sorted(os.listdir(tmp_path)) == ["run-old-1", "run-old-2"]
+    assert (tmp_path / "run-old-1" / "text").read_text() == "first"
+    assert capsys.readouterr().out == (
+        f"The run in {folder} is now in {folder}-old-1.\n"
+        f"The run in {folder} is now in {folder}-old-2.\n"
+    )
+
+
+def test_set_aside_through_a_link_stays_on_the_other_disk(tmp_path, capsys):
+    disk = tmp_path / "disk"
+    (disk / "small").mkdir(parents=True)
+    (disk / "small" / "text").write_text("old")
+    link = tmp_path / "small"
+    link.symlink_to(disk / "small")
+    files.set_aside(str(link))
+    assert link.is_symlink() and os.listdir(link) == []
+    assert (disk / "small-old-1" / "text").read_text() == "old"
+    assert capsys.readouterr().out == f"The run in {link} is now in {disk}/small-old-1.\n"
+
+
+def test_what_cannot_be_moved_aside_is_named(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(files, "os", System(rename=failing(errno.EPERM)))
+    with pytest.raises(UserError, match="run cannot be moved aside: Operation not permitted"):
+        files.set_aside(str(tmp_path / "run"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/lock cannot be locked: Not a directory"):
+        files.set_aside(str(tmp_path / "file"))

@@ -1,0 +1,436 @@
+"""A run in its folder: opened, refused, followed, stopped; and its session."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import types
+
+import pytest
+
+import configs
+import models
+from conftest import ROOT
+from ptb import checkpoint, run
+from ptb.dataset import Corpus
+from ptb.errors import Stopped, UserError
+from ptb.quiet import tf
+from test_history import points
+
+EPOCH_SIZE, VALID_SIZE = 60, 4
+
+
+class Killed(Exception):
+    """Ends a run as SIGKILL would: nothing is saved."""
+
+
+def flags_for(out, **others):
+    """Returns flags like those of lstm.py."""
+    defaults = {"config": "some", "save_path": str(out), "restart": False, "save_minutes": 5,
+                "use_fp16": False, "rnn_mode": "fused", "seed": 1}
+    return types.SimpleNamespace(**{**defaults, **others})
+
+
+def opened(out, corpus, epochs=3, vocabulary=("the", "fünf"), kind="own", **flags):
+    """Returns run.open_run for a TinyConfig."""
+    config = models.TinyConfig()
+    config.max_max_epoch = epochs
+    return run.open_run(
+        flags_for(out, **flags), config, Corpus(str(corpus), kind), ([], [], [], 2),
+        list(vocabulary),
+    )
+
+
+def follow(out, corpus, stop=None, ask=None, **options):
+    """Trains in name only: each step costs 3 nats and more, and the one variable counts the steps.
+
+    Args:
+      out, corpus, options: see opened.
+      stop: (epoch, step) at which the process is killed.
+      ask: (epoch, step) at which SIGTERM comes.
+
+    Returns the final Position.
+    """
+    with opened(out, corpus, **options) as this_run, tf.Graph().as_default():
+        steps = tf.get_variable("steps", initializer=0.0)
+        count = steps.assign_add(1.0)
+        model = types.SimpleNamespace(
+            input=types.SimpleNamespace(epoch_size=EPOCH_SIZE, batch_size=4, num_steps=3),
+            lr=tf.constant(0.25, name="of_this_graph"),
+        )
+        valid = types.SimpleNamespace(input=types.SimpleNamespace(epoch_size=VALID_SIZE))
+        saver = tf.train.Saver()
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            with this_run.in_session(session, saver, model, valid) as training:
+                assert session.run(steps) == training.position.epoch * EPOCH_SIZE + (
+                    training.position.step
+                )
+                for epoch in training.epochs_left():
+                    follower = training.train_pass()
+                    for step in range(follower.step, EPOCH_SIZE):
+                        if (epoch, step) == stop:
+                            raise Killed
+                        if (epoch, step) == ask:
+                            os.kill(os.getpid(), signal.SIGTERM)
+                        session.run(count)
+                        follower.after_step(3.0 + step, None)
+                    follower = training.valid_pass()
+                    for _ in range(VALID_SIZE):
+                        follower.after_step(3.0, None)
+                    if (epoch, EPOCH_SIZE) == stop:
+                        raise Killed
+                    training.end_epoch(0.25, 9.5, math.e**2)
+                training.test_pass().after_step(3.0, None)
+                training.finish(6.5)
+                return training.position
+
+
+def test_event_files_hold_the_articles_curves(tmp_path, corpus):
+    follow(tmp_path, corpus, epochs=2)
+    curves, graphs = points(tmp_path / "some")
+    expected = [(epoch * 60 + step + 1, 3.0 + step) for epoch in (0, 1) for step in range(60)]
+    assert curves.pop("Training Loss") == expected
+    assert curves == {
+        "Learning Rate": [(60, 0.25), (120, 0.25)],
+        "Validation Loss": [(60, 6.0), (120, 6.0)],  # 2 nats a word, 3 words a step
+        "Train Perplexity": [(1, 9.5), (2, 9.5)],
+        "Valid Perplexity": [(1, pytest.approx(math.e**2)), (2, pytest.approx(math.e**2))],
+    }
+    assert graphs == 1
+
+
+def test_about_a_hundred_losses_an_epoch(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(run, "LOSSES_AN_EPOCH", 20)
+    follow(tmp_path, corpus, epochs=1)
+    steps = [step for step, _ in points(tmp_path / "some")[0]["Training Loss"]]
+    assert steps == list(range(3, 61, 3))
+
+
+def history_rows(folder):
+    """Returns history.csv without its last two columns, which are times."""
+    lines = (folder / "history.csv").read_text().splitlines()
+    return [line.split(",")[:-2] for line in lines]
+
+
+@pytest.mark.parametrize("kill, saved", [
+    ((1, 47), (1, 20)), ((1, 47), None), ((0, 30), None), ((1, 10), (1, 9)), ((2, 60), None),
+])
+def test_resumed_run_goes_on_without_overlap(kill, saved, tmp_path, corpus, capsys):
+    """It was killed at `kill`, when its last checkpoint was that after the step `saved`."""
+    follow(tmp_path / "unbroken", corpus)
+    if saved:
+        with pytest.raises(Stopped):
+            follow(tmp_path / "broken", corpus, ask=saved)
+    with pytest.raises(Killed):
+        follow(tmp_path / "broken", corpus, stop=kill)
+    folder = tmp_path / "broken" / "some"
+    earlier = max(folder.glob("events.*"))
+    with open(earlier, "ab") as file:
+        file.write(b"a torn end of a file")
+    position = follow(tmp_path / "broken", corpus)
+    assert f"{earlier} is damaged: the curves' points after that" in capsys.readouterr().err
+    assert points(folder) == points(tmp_path / "unbroken" / "some")
+    assert history_rows(folder) == history_rows(tmp_path / "unbroken" / "some")
+    assert (position.epoch, position.step, position.test) == (3, 0, 6.5)
+
+
+def test_speed_and_seconds_of_an_epoch(tmp_path, corpus, monkeypatch):
+    """Half a second each of 60 steps and 4 of validation; 12 words a step."""
+    now = [100.0]
+
+    def passing():
+        now[0] += 0.25  # The clock is read twice a step: by the follower, and to save when due.
+        return now[0]
+
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(monotonic=passing))
+    result = follow(tmp_path, corpus, epochs=1).history[0]
+    assert result.words_per_second == pytest.approx(24, rel=0.02)
+    assert result.seconds == pytest.approx(32, rel=0.02)
+
+
+def test_history_is_complete_again_after_it_was_lost(tmp_path, corpus, capsys):
+    follow(tmp_path, corpus, epochs=2)
+    path = tmp_path / "some" / "history.csv"
+    before = path.read_bytes()
+    path.unlink()
+    with opened(tmp_path, corpus, epochs=2) as this_run:
+        assert this_run.is_finished
+        this_run.show_results()
+    assert path.read_bytes() == before
+    printed = capsys.readouterr().out
+    assert "Test Perplexity: 6.500" in printed and "raise max_max_epoch" in printed
+
+
+def test_finished_run_that_is_trained_on_is_no_longer_finished(tmp_path, corpus):
+    follow(tmp_path, corpus, epochs=2)
+    with opened(tmp_path, corpus, epochs=3) as this_run:
+        assert not this_run.is_finished and this_run.position.test == 6.5
+    with pytest.raises(Stopped):
+        follow(tmp_path, corpus, epochs=3, ask=(2, 5))
+    with opened(tmp_path, corpus, epochs=3) as this_run:
+        assert not this_run.is_finished
+        assert (this_run.position.step, this_run.position.test) == (6, None)
+    with pytest.raises(UserError, match="max_max_epoch is 2, and .* is within epoch 3; raise it"):
+        with opened(tmp_path, corpus, epochs=2):
+            pass
+    assert follow(tmp_path, corpus, epochs=3).epoch == 3
+
+
+def test_run_that_lacks_its_test_only_is_not_finished(tmp_path, corpus):
+    """It was killed between the last epoch and the end of the test."""
+    follow(tmp_path, corpus, epochs=2)
+    shutil.rmtree(tmp_path / "some" / "checkpoint-000003")
+    with opened(tmp_path, corpus, epochs=2) as this_run:
+        assert this_run.position.epoch == 2 and not this_run.is_finished
+    assert follow(tmp_path, corpus, epochs=2).test == 6.5
+
+
+@pytest.mark.parametrize("restart, said", [
+    (False, "stopped; the same command goes on from"),
+    (True, "stopped; the same command without --restart goes on from"),
+])
+def test_stopped_run_says_how_it_goes_on(restart, said, tmp_path, corpus):
+    with pytest.raises(Stopped, match=f"{said} {tmp_path}/some/checkpoint-000001$") as stopped:
+        follow(tmp_path, corpus, ask=(0, 7), restart=restart)
+    assert stopped.value.signum == signal.SIGTERM
+    with opened(tmp_path, corpus) as this_run:
+        assert this_run.position.step == 8
+        assert this_run.position.costs == sum(3.0 + step for step in range(8))
+
+
+def test_saves_when_it_is_time(tmp_path, corpus):
+    with pytest.raises(Killed):
+        follow(tmp_path, corpus, save_minutes=0, stop=(0, 9))
+    with opened(tmp_path, corpus) as this_run:
+        assert this_run.position.step == 9
+    assert len(list((tmp_path / "some").glob("checkpoint-*"))) == 2
+
+
+def test_sample_has_a_folder_of_its_own_and_says_so(tmp_path, corpus, capsys):
+    follow(tmp_path, corpus, kind="sample")
+    assert os.listdir(tmp_path) == ["some-sample"]
+    assert "(on the sample corpus: compares with nothing published)" in capsys.readouterr().out
+
+
+# What is refused.
+
+@pytest.mark.parametrize("change, said", [
+    ({"seed": 2}, "seed was 1 and is 2"),
+    ({"use_fp16": True}, "number_type was 'float32' and is 'float16'"),
+    ({"seed": 2, "use_fp16": True},
+     "number_type was 'float32' and is 'float16'; seed was 1 and is 2"),
+    ({"vocabulary": ["the", "funf"]}, "word 1 of the vocabulary was 'fünf' and is 'funf'"),
+    ({"vocabulary": ["the", "fünf", "more"]}, "word 2 of the vocabulary was None and is 'more'"),
+])
+def test_another_run_is_refused_and_every_difference_named(change, said, tmp_path, corpus):
+    with pytest.raises(Stopped):
+        follow(tmp_path, corpus, ask=(0, 7))
+    message = f"{tmp_path}/some has another run: {said}. Use another --save_path, or --restart"
+    with pytest.raises(UserError, match=message):
+        with opened(tmp_path, corpus, **change):
+            pass
+
+
+@pytest.mark.parametrize("before, now, said", [
+    ({"config": {"hidden_size": 3}}, {"config": {"hidden_size": 2}},
+     "config.hidden_size was 3 and is 2"),
+    ({"config": {"hidden_size": 3}}, {"config": {}}, "config.hidden_size was 3 and is None"),
+    ({}, {"corpus": {"ptb.train.txt": "ab"}}, "corpus.ptb.train.txt was None and is 'ab'"),
+])
+def test_differences_have_their_full_names(before, now, said):
+    found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
+    with pytest.raises(UserError, match=f"folder has another run: {said}. Use"):
+        run.refuse_another_run("folder", found, now, ["the"])
+
+
+def test_mode_epochs_and_version_may_change(tmp_path, corpus, monkeypatch):
+    with pytest.raises(Stopped):
+        follow(tmp_path, corpus, ask=(0, 7))
+    monkeypatch.setattr(tf, "__version__", "3.0")
+    with opened(tmp_path, corpus, rnn_mode="basic", epochs=9) as this_run:
+        assert this_run.position.step == 8
+
+
+def test_facts_are_what_decides_the_numbers(corpus):
+    facts = run.facts_of(configs.SmallConfig(), corpus, flags_for("Out"))
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["config"]["hidden_size"] == 200 and facts["config"]["keep_prob"] == 1.0
+    assert set(facts["config"]) == {n for n in dir(configs.SmallConfig) if n[0] != "_"}
+    assert set(facts["corpus"]) == {f"ptb.{part}.txt" for part in ("train", "valid", "test")}
+    changed = run.facts_of(configs.LargeConfig(), corpus, flags_for("Out", seed=5, use_fp16=True))
+    assert (changed["seed"], changed["number_type"]) == (5, "float16")
+    assert changed["config"] != facts["config"]
+
+
+def test_nothing_whole_is_an_error_and_nothing_is_removed(tmp_path, corpus):
+    with pytest.raises(Stopped):
+        follow(tmp_path, corpus, ask=(0, 7))
+    (state,) = tmp_path.glob("some/checkpoint-*/state.npz")
+    state.write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint there is whole; train anew: --restart"):
+        with opened(tmp_path, corpus):
+            pass
+    assert state.exists()
+
+
+def test_folder_is_locked_while_a_run_lasts_and_free_when_its_process_dies(tmp_path, corpus):
+    code = (
+        "import sys, time; from ptb import files\n"
+        "with files.lock(sys.argv[1]):\n"
+        "    print('locked', flush=True); time.sleep(60)"
+    )
+    (tmp_path / "some").mkdir()
+    command = [sys.executable, "-c", code, tmp_path / "some"]
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "locked\n"
+    for restart in False, True:
+        with pytest.raises(UserError, match=f"{tmp_path}/some: another process is training there"):
+            with opened(tmp_path, corpus, restart=restart):
+                pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with opened(tmp_path, corpus):
+        pass
+
+
+def test_folder_that_went_away_is_named(tmp_path, corpus):
+    with opened(tmp_path, corpus) as this_run:
+        shutil.rmtree(tmp_path / "some")
+        with pytest.raises(UserError, match=f"cannot save in {tmp_path}/some: No such file"):
+            this_run.save(checkpoint.Position(), lambda path: None)
+
+
+def test_what_cannot_be_written_is_named(tmp_path, corpus):
+    (tmp_path / "some" / "history.csv").mkdir(parents=True)
+    (tmp_path / "some" / "history.csv" / "of").write_text("somebody")
+    with pytest.raises(UserError, match=f"cannot save in {tmp_path}/some: Is a directory; no chec"):
+        follow(tmp_path, corpus)
+
+
+def test_message_promises_only_what_is_there(tmp_path, corpus):
+    error = tf.errors.ResourceExhaustedError(
+        None, None, f"{tmp_path}/some/model.ckpt; No space left on device\n\t [[node save/SaveV2]]"
+    )
+    for there in "no checkpoint is there yet", "the last whole checkpoint stays, and the same comm":
+        with opened(tmp_path, corpus) as this_run:
+            message = f"^cannot save in {tmp_path}/some: No space left on device; {there}"
+            with pytest.raises(UserError, match=message), this_run.saving():
+                raise error
+        if "yet" in there:
+            with pytest.raises(Stopped):
+                follow(tmp_path, corpus, ask=(0, 7))
+
+
+def test_event_file_that_may_not_be_read_stays(tmp_path, corpus, monkeypatch):
+    with pytest.raises(Stopped):
+        follow(tmp_path, corpus, ask=(0, 7))
+
+    def refuse(path):
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+
+    before = {path: path.read_bytes() for path in tmp_path.glob("some/events.*")}
+    monkeypatch.setattr(tf.train, "summary_iterator", refuse)
+    with pytest.raises(UserError, match=f"cannot save in {tmp_path}/some: Permission denied; the"):
+        follow(tmp_path, corpus)
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("some/events.*")}
+
+
+# The session.
+
+def test_out_of_range_is_a_failure():
+    with tf.Graph().as_default():
+        data = tf.data.make_one_shot_iterator(tf.data.Dataset.range(1)).get_next()
+        tf.get_variable("v", initializer=3.0)
+        with pytest.raises(RuntimeError, match="out of range"):
+            with run.Supervisor().managed_session() as session:
+                session.run(data)
+                session.run(data)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, tf.errors.DataLossError])
+def test_other_errors_pass_unchanged(error):
+    args = (None, None, "message") if error is tf.errors.DataLossError else ("message",)
+    with tf.Graph().as_default():
+        tf.get_variable("v", initializer=3.0)
+        with pytest.raises(error, match="message"):
+            with run.Supervisor().managed_session():
+                raise error(*args)
+
+
+def test_variables_are_initialized_and_no_thread_is_started():
+    with tf.Graph().as_default():
+        variable = tf.get_variable("v", initializer=3.0)
+        tf.summary.scalar("s", variable)
+        supervisor = run.Supervisor()
+        threads = set(threading.enumerate())
+        with supervisor.managed_session() as session:
+            assert session.run(variable) == 3.0
+            assert not [t for t in threading.enumerate() if t not in threads]
+
+
+def test_operation_without_a_kernel_for_its_device_still_runs():
+    with tf.Graph().as_default():
+        tf.get_variable("v", initializer=3.0)
+        with tf.device("/gpu:7"):
+            value = tf.constant(2.0) * 3
+        with run.Supervisor().managed_session() as session:
+            assert session.run(value) == 6.0
+
+
+# Signals.
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_signals_ask_to_stop_unless_they_were_ignored(name):
+    signum = getattr(signal, name)
+    before = signal.signal(signum, signal.default_int_handler)
+    try:
+        with run.StopRequest() as stop_request:
+            os.kill(os.getpid(), signum)
+            assert stop_request.signum == signum
+        assert signal.getsignal(signum) == signal.default_int_handler
+        signal.signal(signum, signal.SIG_IGN)
+        with run.StopRequest() as stop_request:
+            os.kill(os.getpid(), signum)
+            assert stop_request.signum is None
+    finally:
+        signal.signal(signum, before)
+
+
+def test_outside_the_main_thread_no_signal_is_asked_for():
+    signums = []
+
+    def enter():
+        with run.StopRequest() as stop_request:
+            signums.append(stop_request.signum)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert signums == [None]
+
+
+def test_second_ctrl_c_leaves_at_once():
+    """Here while the first waits for the end of a step that never comes."""
+    code = (
+        "import signal, time; from ptb import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with run.StopRequest() as stop_request:\n"
+        "    print('ready', flush=True)\n"
+        "    while not stop_request.signum: time.sleep(0.01)\n"
+        "    print('asked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                               text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == -signal.SIGINT
+    process.stdout.close()
