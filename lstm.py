@@ -22,33 +22,19 @@ from ptb.evaluate import TextInput, perplexity, text_perplexity
 import tensorflow.compat.v1 as tf
 
 configs = command_line.import_edited("configs")
-from configs import *  # noqa: E402, F403 (lstm.SmallConfig and what else a user has there)
+from configs import *  # noqa: E402, F403 (the configurations, such as lstm.SmallConfig)
 
 flags = tf.app.flags
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    "config", "small", "What to train: small, medium, large, tst, or a class you add to configs.py."
-)
-flags.DEFINE_string(
-    "data_path", "simple-examples/data", "The corpus: a folder with ptb.train.txt and so on, or "
-    "train.txt, valid.txt and test.txt."
-)
+flags.DEFINE_string("config", "small", "What to train: small, medium, large, tst, or your own.")
+flags.DEFINE_string("data_path", "simple-examples/data", "The folder of the corpus.")
 flags.DEFINE_string("save_path", "./Out", "Where runs are saved, each in <save_path>/<config>.")
 flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instead of 32-bit ones.")
-flags.DEFINE_enum(
-    "rnn_mode", "fused", ["fused", "basic"],
-    "How to compute: fused is fast; basic is the article's loop over time steps, the same numbers.",
-)
+flags.DEFINE_enum("rnn_mode", "fused", ["fused", "basic"], "How to compute: fast, or in a loop.")
 flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is moved aside.")
-flags.DEFINE_float(
-    "save_minutes", 5, "How often to save within an epoch; each epoch ends with a checkpoint too.",
-    lower_bound=0,
-)
-flags.DEFINE_integer(
-    "seed", 1, "What decides the initial weights and the dropout; the same seed, the same results.",
-    lower_bound=0, upper_bound=2**31 - 1,
-)
+flags.DEFINE_float("save_minutes", 5, "How often to save within an epoch.", lower_bound=0)
+flags.DEFINE_integer("seed", 1, "It decides the initial weights and the dropout.", 0, 2**31 - 1)
 FLAGS.mark_as_parsed()  # In a notebook or a test nobody parses flags, and the defaults hold.
 
 
@@ -222,7 +208,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     if eval_op is not None:
         fetches["eval_op"] = eval_op
 
-    # The article prints where step % (epoch_size // 10) == 10, which needs a hundred steps.
+    # The article prints where step % (epoch_size // 10) == 10, which needs 110 steps or more.
     interval = max(epoch_size // 10, 1)
     for step in range(follow.step, epoch_size):
         feed_dict = {model.input.step: step}
@@ -231,7 +217,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
             feed_dict[h] = state[i].h
 
         vals = session.run(fetches, feed_dict)
-        cost = float(vals["cost"])  # NumPy would go on adding in float32.
+        cost = float(vals["cost"])  # Otherwise NumPy would add the costs up in float32.
         state = vals["final_state"]
         if not np.isfinite(cost):
             raise FloatingPointError(f"the cost is {cost} at step {step} of {epoch_size}")

@@ -37,8 +37,9 @@ def run(main, argv=None):
     """
     argv = sys.argv if argv is None else argv
     if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
-        print(sys.modules[main.__module__].__doc__.strip())
-        print(FLAGS.main_module_help())
+        script = sys.modules[main.__module__]
+        print(script.__doc__.strip())
+        print(FLAGS.module_help(script))
         sys.exit(0)
     with errors_in_one_line(argv[0]):
         try:
@@ -67,9 +68,9 @@ class Parser(argparse.ArgumentParser):
 def errors_in_one_line(script):
     """Within it, what the user can mend or has asked for ends the program in a line on stderr.
 
-    The exit status is 2 for a UserError, or output to a full disk; 130 or 143 where a signal
-    stopped it; 141 without a line where the reader of its output has gone. Other exceptions keep
-    their traceback.
+    The exit status is 2 for a UserError, or output to a full disk; 128 and the signal's number
+    where a signal stopped it, which is 130 for Ctrl-C; 141 without a line where the reader of its
+    output has gone. Other exceptions keep their traceback.
     """
     script = os.path.basename(script)
     try:
@@ -94,9 +95,15 @@ def errors_in_one_line(script):
 
 
 def import_edited(name):
-    """Imports a module that users edit; a mistake in it is one line and exit status 2."""
+    """Imports a module that users edit; a mistake in it is one line and exit status 2.
+
+    `from <name> import *` then brings its configurations along, and none of its other names, which
+    might take the place of names that the script uses.
+    """
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        module.__all__ = [key for key in vars(module) if _is_configuration(module, key)]
+        return module
     except Exception as error:  # The edited lines may raise anything.
         where = error if isinstance(error, SyntaxError) else traceback.extract_tb(
             error.__traceback__)[-1]
@@ -120,16 +127,25 @@ def get_config(name, module):
     Raises:
       UserError: no such class, or a value that cannot work.
     """
-    classes = {
-        key.removesuffix("Config").lower(): value
-        for key, value in vars(module).items()
-        if isinstance(value, type) and key.endswith("Config") and key != "Config"
-    }
+    classes = _configurations(module)
     if name.lower() not in classes:
         raise UserError(f"--config {name}: unknown; {module.__name__}.py has {', '.join(classes)}")
     config = classes[name.lower()]()
     check_config(config)
     return config
+
+
+def _configurations(module):
+    """Returns {name in lower case, without `Config`: class} of a module's configurations."""
+    return {
+        key.removesuffix("Config").lower(): getattr(module, key)
+        for key in vars(module) if _is_configuration(module, key)
+    }
+
+
+def _is_configuration(module, key):
+    """Returns whether a name in a module is that of a configuration."""
+    return isinstance(getattr(module, key), type) and key.endswith("Config") and key != "Config"
 
 
 def check_config(config):

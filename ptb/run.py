@@ -115,8 +115,8 @@ class Run:
     def in_session(self, session, saver, model, valid_model):
         """Yields the Training: the run goes on in a session, from its newest checkpoint.
 
-        Within the block Ctrl-C and SIGTERM stop the run at the end of a step, and a cost that is
-        not finite is a UserError that says where.
+        Within the block a signal, such as Ctrl-C, stops the run at the end of a step, and a cost
+        that is not finite is a UserError that says where.
 
         Args:
           session: a session in which all variables are initialized.

@@ -1,5 +1,6 @@
 """What the tests share: small corpora, small models, and the folder of reference material."""
 
+import os
 import pathlib
 import random
 import sys
@@ -7,6 +8,11 @@ import types
 
 import pytest
 from absl.testing import flagsaver
+
+# The tests run in as many processes as there are cores, and their matrices are small: a second
+# thread in each of them would only get in the way of the others.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import configs
 import lstm

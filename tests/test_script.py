@@ -168,8 +168,9 @@ def test_without_a_corpus_or_a_connection_it_trains_on_the_sample(
     assert models.last_model("Out/quick-sample")
 
 
-def test_help(tmp_path):
-    process = run("--help", cwd=tmp_path)
+def test_help(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = script("--help")
     assert process.returncode == 0
     text = " ".join(process.stdout.split())
     for flag in "config", "data_path", "save_path", "[no]use_fp16", "rnn_mode", "seed":
