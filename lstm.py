@@ -129,13 +129,8 @@ class PTBModel:
 
         self._lr = tf.Variable(0.0, trainable=False)
         tvars = tf.trainable_variables()
-        grads = tf.gradients(cost, tvars)
-        # Clipping multiplies every gradient by one factor. To multiply the learning rate by it
-        # instead saves a pass over all of them: 2% of a step, medium and large.
-        (clipped_lr,), _ = tf.clip_by_global_norm(
-            [self._lr], config.max_grad_norm, use_norm=tf.global_norm(grads)
-        )
-        optimizer = tf.train.GradientDescentOptimizer(clipped_lr)
+        grads, _ = tf.clip_by_global_norm(tf.gradients(cost, tvars), config.max_grad_norm)
+        optimizer = tf.train.GradientDescentOptimizer(self._lr)
         self._train_op = optimizer.apply_gradients(zip(grads, tvars), global_step=global_step)
 
         self._new_lr = tf.placeholder(tf.float32, shape=[], name="new_learning_rate")
