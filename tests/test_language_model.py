@@ -71,6 +71,22 @@ def test_a_checkpoint_can_be_named_itself(trained, model):
         assert LanguageModel.load(str(path)).next_words("w1") == model.next_words("w1")
 
 
+@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
+def test_asks_for_the_variables_that_a_ptb_model_makes(rnn_mode, model, flags):
+    """Their names, shapes and order; the two are assembled in two places."""
+
+    def variables():
+        return [(v.op.name, v.shape.as_list(), v.dtype) for v in tf.trainable_variables()]
+
+    flags.rnn_mode = rnn_mode
+    config = models.TinyConfig()
+    config.vocab_size = len(model.vocabulary)
+    with models.built(config, [0] * 100):
+        expected = variables()
+    with model._graph.as_default():
+        assert variables() == expected
+
+
 def test_loads_in_a_process_that_trained(trained):
     code = (
         "import sys; from ptb import language_model, run\n"

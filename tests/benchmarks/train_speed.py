@@ -64,14 +64,12 @@ def ours(mode):
     """Returns the contender that is lstm.py's run_epoch in a mode."""
 
     def contender(config, data):
-        import tensorflow.compat.v1 as tf
-
         import lstm
-        from ptb import rnn
-        from ptb.session import make_deterministic
+        from ptb import rnn, run
+        from ptb.quiet import tf
 
         tf.disable_eager_execution()
-        make_deterministic(lstm.FLAGS.seed)
+        run.make_deterministic(lstm.FLAGS.seed)
         lstm.FLAGS.rnn_mode = mode
         initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
         with tf.variable_scope("Model", initializer=initializer):
@@ -82,10 +80,8 @@ def ours(mode):
 
         def run_round(_):
             ends = [time.perf_counter()]
-            lstm.run_epoch(
-                session, model, model.train_op,
-                after_step=lambda cost: ends.append(time.perf_counter()),
-            )
+            follower = run.Follower(lambda follower, cost: ends.append(time.perf_counter()))
+            lstm.run_epoch(session, model, model.train_op, follow=follower)
             return np.diff(ends)
 
         return run_round
@@ -181,7 +177,7 @@ def main():
     # Not in the workers: PyTorch runs without TensorFlow.
     import configs
     from ptb import dataset, reader
-    from ptb.config import POSITIVE, WHOLE, get_config
+    from ptb.command_line import POSITIVE, WHOLE, get_config
 
     config = get_config(args.config, configs)
     fields = {name: getattr(config, name) for name in (*WHOLE, *POSITIVE)}
