@@ -21,6 +21,7 @@ from ptb.evaluate import TextInput, perplexity, text_perplexity
 
 import tensorflow.compat.v1 as tf
 
+command_line.forget_flags(__name__)  # A notebook may run this file more than once.
 configs = command_line.import_edited("configs")
 from configs import *  # noqa: E402, F403 (the configurations, such as lstm.SmallConfig)
 
@@ -194,7 +195,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     """
     epoch_size = model.input.epoch_size
     follow = follow or run.Follower()
-    start_time = time.monotonic() - follow.seconds
+    start_time = time.perf_counter() - follow.seconds
     costs = follow.costs
     iters = follow.step * model.input.num_steps
     state = follow.state or session.run(model.initial_state)
@@ -223,7 +224,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
         if verbose and step % interval == min(10, interval - 1):
             print("%.3f perplexity: %.3f speed: %.0f wps" %
                   (step * 1.0 / epoch_size, perplexity(costs, iters),
-                   iters * model.input.batch_size / (time.monotonic() - start_time)))
+                   iters * model.input.batch_size / (time.perf_counter() - start_time)))
         follow.after_step(cost, state)
 
     return perplexity(costs, iters)
@@ -234,7 +235,8 @@ def main(_):
     tf.disable_eager_execution()
     config = command_line.get_config(FLAGS.config, configs)
     files.make_folder(FLAGS.save_path)
-    corpus = dataset.find_corpus(FLAGS.data_path, explicit=FLAGS["data_path"].present)
+    is_named = not FLAGS["data_path"].using_default_value
+    corpus = dataset.find_corpus(FLAGS.data_path, explicit=is_named)
     vocabulary = reader.read_vocabulary(corpus.folder, config.vocab_size)
     raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=vocabulary)
     train_data, valid_data, test_data, vocab_size = raw_data

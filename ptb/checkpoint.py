@@ -139,17 +139,20 @@ def newest(folder):
 def find(path):
     """Returns the Checkpoint that a path names, or None where there is none.
 
-    It is the newest whole one of a run's folder, a checkpoint's own folder, or the variables in it.
+    It is the newest whole one of a run's folder; or a checkpoint's own folder, or the variables in
+    it.
 
     Raises:
       UserError: it is damaged, or no checkpoint of the run's folder is whole.
     """
-    for folder in path, os.path.dirname(path):
-        if os.path.exists(os.path.join(folder, RECORD)):
-            try:
-                return read(folder)
-            except Damaged as error:
-                raise UserError(f"{folder} is damaged: {error}; name the run's folder") from error
+    folder, name = os.path.split(path)
+    if name not in (VARIABLES, f"{VARIABLES}.index"):
+        folder = path
+    if os.path.exists(os.path.join(folder, RECORD)):
+        try:
+            return read(folder or os.curdir)
+        except Damaged as error:
+            raise UserError(f"{folder} is damaged: {error}; name the run's folder") from error
     if not os.path.isdir(path):
         return None
     found, damaged = newest(path)
@@ -171,13 +174,16 @@ def restore(saver, session, path, variables):
       UserError: they are not there, have another shape (which a saver does not notice), or cannot
         be read.
     """
+    folder, name = os.path.split(path)
     try:
-        shapes = dict(tf.train.list_variables(path))
-        for variable in variables:
-            found, shape = shapes.get(variable.op.name), variable.shape.as_list()
-            if found != shape:
-                raise ValueError(f"{variable.op.name} has shape {found}, not {shape}")
-        saver.restore(session, path)
+        with files.plain_folder(folder) as plain:
+            plain_path = os.path.join(plain, name)
+            shapes = dict(tf.train.list_variables(plain_path))
+            for variable in variables:
+                found, shape = shapes.get(variable.op.name), variable.shape.as_list()
+                if found != shape:
+                    raise ValueError(f"{variable.op.name} has shape {found}, not {shape}")
+            saver.restore(session, plain_path)
     except (tf.errors.OpError, ValueError) as error:
         reason = getattr(error, "message", str(error)).splitlines()[0]
         raise UserError(f"{path}: not the variables of this model: {reason}") from error

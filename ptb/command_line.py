@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import errno
-import importlib
+import importlib.util
 import math
 import numbers
 import os
@@ -24,6 +24,12 @@ WHOLE = {  # the fields of a configuration that are whole numbers, with the smal
     "batch_size": 1,
     "vocab_size": 1,
 }
+TUTORIALS_FLAGS = {  # {what an error says of a flag of the tutorial: what it is here}
+    "'model'": "it is --config here",
+    "'num_gpus'": "GPUs are used without a flag, and one process uses one of them",
+    "--rnn_mode=block": "the tutorial's block mode is fused here",
+    "--rnn_mode=cudnn": "the tutorial's cudnn mode is fused here",
+}
 LARGEST = 2**31 - 1  # the largest dimension in TensorFlow
 # The fields that are positive numbers.
 POSITIVE = ("init_scale", "learning_rate", "max_grad_norm", "keep_prob", "lr_decay")
@@ -36,21 +42,43 @@ def run(main, argv=None):
     for a bad value. Here each of these is one line; see errors_in_one_line.
     """
     argv = sys.argv if argv is None else argv
+    print_whatever_it_is()
     if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
         script = sys.modules[main.__module__]
         print(script.__doc__.strip())
-        print(FLAGS.module_help(script))
+        print(FLAGS.module_help(argv[0] if script.__name__ == "__main__" else script))
         sys.exit(0)
     with errors_in_one_line(argv[0]):
         try:
             words = FLAGS(argv)[1:]
         except flags.Error as error:
-            raise UserError(f"{error}; --help lists the flags") from error
+            hints = [hint for flag, hint in TUTORIALS_FLAGS.items() if flag in str(error)]
+            raise UserError("; ".join([str(error), *hints, "--help lists the flags"])) from error
         if words:
             raise UserError(f"unexpected word '{words[0]}': flags are written --name=value")
-        # In a file or a pipe, too, every line is to be seen at once.
-        sys.stdout.reconfigure(line_buffering=True)
         sys.exit(main(argv[:1]))
+
+
+def print_whatever_it_is():
+    """Makes stdout and stderr print what they cannot encode as escapes, and each line at once.
+
+    A path or a word need not be in the terminal's encoding. In a file or a pipe, too, every line is
+    to be seen at once. A notebook's streams do both by themselves.
+    """
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+
+
+def forget_flags(module_name):
+    """Removes the flags that an earlier run of a module has defined in the same process.
+
+    Args:
+      module_name: its __name__; a script's flags are known by its path instead.
+    """
+    module_name = sys.argv[0] if module_name == "__main__" else module_name
+    for flag in FLAGS.flags_by_module_dict().get(module_name, []):
+        delattr(FLAGS, flag.name)
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,15 +128,22 @@ def import_edited(name):
     `from <name> import *` then brings its configurations along, and none of its other names, which
     might take the place of names that the script uses.
     """
+    script = os.path.basename(sys.argv[0])
+    if importlib.util.find_spec(name) is None:
+        sys.exit(_failed(script, f"{name}.py is missing; it belongs beside {script}"))
     try:
         module = importlib.import_module(name)
         module.__all__ = [key for key in vars(module) if _is_configuration(module, key)]
         return module
     except Exception as error:  # The edited lines may raise anything.
-        where = error if isinstance(error, SyntaxError) else traceback.extract_tb(
-            error.__traceback__)[-1]
-        message = f"{name}.py, line {where.lineno}: {type(error).__name__}: {error}; mend the file"
-        sys.exit(_failed(os.path.basename(sys.argv[0]), message))
+        file = importlib.util.find_spec(name).origin
+        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__)
+                 if at.filename == file]
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines.append(error.lineno)
+        where = f"{name}.py, line {lines[-1]}" if lines else f"{name}.py"
+        message = f"{where}: {type(error).__name__}: {error}; mend the file"
+        sys.exit(_failed(script, message))
 
 
 def _failed(script, message):

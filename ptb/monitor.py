@@ -78,7 +78,7 @@ class Monitor:
         self._epochs = config.max_max_epoch
         self._epoch_size = epoch_size
         self._steps_here = 0  # training steps that this process has done
-        self._warm_since = time.monotonic()  # when WARM_UP of them were done
+        self._warm_since = time.perf_counter()  # when WARM_UP of them were done
         self._line = Line()
         self._entered = contextlib.ExitStack()
 
@@ -94,7 +94,7 @@ class Monitor:
         """To be told the checkpoint.Position after every training step."""
         self._steps_here += 1
         if self._steps_here == WARM_UP:
-            self._warm_since = time.monotonic()
+            self._warm_since = time.perf_counter()
         epoch_left = self._epoch_size - position.step
         run_left = epoch_left + (self._epochs - position.epoch - 1) * self._epoch_size
         if self._steps_here == FORECAST_AT and run_left:
@@ -117,7 +117,7 @@ class Monitor:
 
     def _seconds_of(self, steps):
         """Returns how long so many training steps take."""
-        return steps * (time.monotonic() - self._warm_since) / (self._steps_here - WARM_UP)
+        return steps * (time.perf_counter() - self._warm_since) / (self._steps_here - WARM_UP)
 
 
 def _clock(seconds):

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 
-from ptb import command_line
+from ptb import command_line, files
 from ptb.errors import UserError
 
 # The names are those of ptb/history.py, which is not imported here because it loads TensorFlow.
@@ -48,6 +48,8 @@ def draw(folders, output):
     Raises:
       UserError: a run has no history, matplotlib is missing, or `output` cannot be written.
     """
+    output = files.local_path(str(output))
+    folders = [files.local_path(str(folder)) for folder in folders]
     histories = [read_history(folder) for folder in folders]
     try:
         import matplotlib
@@ -81,14 +83,17 @@ def draw(folders, output):
     axes.grid(alpha=0.3)
     axes.legend()
     try:
-        figure.savefig(output, format="png", dpi=150)
+        with files.whole(output) as unfinished:
+            figure.savefig(unfinished, format="png", dpi=150)
     except OSError as error:
         raise UserError(f"--output: cannot write {output} ({error.strerror})") from error
-    pyplot.close(figure)
+    finally:
+        pyplot.close(figure)
 
 
 def main(argv=None):
     """Runs the command line of this module."""
+    command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("plot.py"):
         parser = command_line.Parser(prog="python -m ptb.plot", description=__doc__)
         parser.add_argument("runs", nargs="+", metavar="run", help="a run's folder")

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import sys
 import time
+import unicodedata
 
 PATIENCE = 1.0  # seconds that work takes before anything of it is shown
 INTERVAL = 0.2  # seconds between two updates
@@ -21,12 +22,17 @@ class Line:
         self._next = time.monotonic() + PATIENCE
         self._shown = False
 
-    def show(self, text):
-        """Shows a text, as much as fits the line, or nothing where the last one is very recent."""
-        if not self.is_due():
+    def show(self, text, at_once=False):
+        """Shows a text, as much as fits the line, or nothing where the last one is very recent.
+
+        Args:
+          text: what to show.
+          at_once: show it in any case.
+        """
+        if not (self.is_due() or at_once and sys.stderr.isatty()):
             return
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r{text[:width]}\033[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{_cut(text, width)}\033[K", end="", file=sys.stderr, flush=True)
         self._next = time.monotonic() + INTERVAL
         self._shown = True
 
@@ -49,6 +55,15 @@ class Line:
 
     def __exit__(self, *_):
         self.clear()
+
+
+def _cut(text, width):
+    """Returns as much of a text as fits a number of columns; Chinese characters take two."""
+    for number, sign in enumerate(text):
+        width -= 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+        if width < 0:
+            return text[:number]
+    return text
 
 
 class _Above:

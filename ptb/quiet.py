@@ -29,7 +29,7 @@ def _stderr_kept():
     try:
         stderr = os.dup(2)
         keeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", KEEPER], stdin=subprocess.PIPE)
-    except (OSError, ValueError):  # There is no stderr, or no way to start a process.
+    except (OSError, ValueError):  # No process can be started here.
         yield
         return
     os.dup2(keeper.stdin.fileno(), 2)

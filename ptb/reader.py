@@ -3,11 +3,16 @@
 The functions carry the names of the reader of the TensorFlow PTB tutorial. A corpus is a folder
 with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`, or `train.txt`, `valid.txt` and
 `test.txt`: UTF-8, words between spaces, one sentence a line.
+
+A word is what lies between spaces, tabs and line ends. Other white space of Unicode, such as the
+no-break space, is part of a word, as it is for `wc` and most tools that count words.
 """
 
 import collections
 import itertools
 import os
+import re
+import sys
 
 import numpy as np
 
@@ -18,16 +23,26 @@ from ptb.quiet import tf
 EOS = "<eos>"
 UNK = "<unk>"
 CHUNK = 1 << 20  # characters read at a time, so that the memory does not grow with the file
+SPACE = " \t\n\r\f\v"
+WORD = re.compile(f"[^{SPACE}]+")
+BYTE_ORDER_MARK = "\ufeff"
 
 
 def split_words(text):
     """Returns the words of a text as a list; every `\\n` is the word `<eos>`."""
-    return text.replace("\n", f" {EOS} ").split()
+    return WORD.findall(text.replace("\n", f" {EOS} "))
 
 
-def read_text(filename):
-    """Returns the words of a text file as a list; see _read_words."""
-    return list(_read_words(filename))
+def read_text(file):
+    """Returns the words of a text as a list; every line end is the word `<eos>`.
+
+    Args:
+      file: the name of a text file, or the number of an open file descriptor.
+
+    Raises:
+      UserError: the file cannot be read, or is not UTF-8.
+    """
+    return list(_read_words(file))
 
 
 def _read_words(filename):
@@ -43,36 +58,54 @@ def _read_words(filename):
 
 def _read_chunks(filename):
     """Yields the words of a text file as lists, one for each CHUNK of text."""
+    name = "stdin" if filename == 0 else filename
+    has_marks = False
     try:
         with (
-            open(filename, encoding="utf-8-sig") as file,
-            Progress(f"Reading {filename}", os.path.getsize(filename)) as progress,
+            open(filename, encoding="utf-8-sig", closefd=filename != 0) as file,
+            Progress(f"Reading {name}", os.fstat(file.fileno()).st_size) as progress,
         ):
             rest = ""  # the beginning of a word whose end is in the next chunk
             while chunk := file.read(CHUNK):
                 progress.update(file.buffer.tell() if file.seekable() else 0)
+                if BYTE_ORDER_MARK in chunk:
+                    has_marks = True
+                    chunk = chunk.replace(BYTE_ORDER_MARK, "")
                 words = split_words(rest + chunk)
-                rest = "" if chunk[-1].isspace() else words.pop()
+                rest = words.pop() if words and not chunk.endswith(tuple(SPACE)) else ""
                 yield words
             if rest:
                 yield [rest]
     except UnicodeDecodeError as error:
-        line = _first_line_not_utf8(filename)
-        raise UserError(f"{filename}: {line} is not UTF-8; convert the file first") from error
+        raise UserError(f"{name}: {_what_is_not_utf8(filename)}") from error
     except OSError as error:
-        raise UserError(f"{filename}: {error.strerror}; it must be a readable text") from error
+        raise UserError(f"{name}: {error.strerror}; it must be a readable text") from error
+    if has_marks:
+        print(f"{name}: byte order marks within the text were left out.", file=sys.stderr)
 
 
-def _first_line_not_utf8(filename):
-    """Returns "line <number>", from 1, of the first line that does not decode."""
-    if not os.path.isfile(filename):
-        return "it"  # A pipe cannot be read a second time.
+def _what_is_not_utf8(filename):
+    """Returns which line of a file is the first that is not UTF-8, and what converts the file."""
+    convert = f"convert it first: iconv -f {{}} -t UTF-8 '{filename}' > converted.txt"
+    if filename == 0 or not os.path.isfile(filename):
+        return "it is not UTF-8; convert it first"  # It cannot be read again to say more.
     with open(filename, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return f"line {number}"
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return "line 1 is not UTF-8; " + convert.format("UTF-16")
+        file.seek(0)
+        lines = enumerate(file, start=1)
+        number, line = next(pair for pair in lines if not _decodes(pair[1], "utf-8"))
+    encoding = "GB18030" if _decodes(line, "gb18030") else "ISO-8859-1"
+    return f"line {number} is not UTF-8; {convert.format(encoding)}"
+
+
+def _decodes(text, encoding):
+    """Returns whether bytes are text in an encoding."""
+    try:
+        text.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _build_vocab(filename, vocab_size=None):
@@ -108,6 +141,13 @@ def _file_to_word_ids(filename, word_to_id):
     return ids
 
 
+def _refuse_pipes(paths):
+    """Raises UserError for what is neither a file nor a folder; a corpus is read more than once."""
+    for path in paths:
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            raise UserError(f"{path} is no regular file; a corpus is read more than once")
+
+
 def corpus_files(data_path):
     """Returns the paths of train, valid and test in a folder, whether they are there or not.
 
@@ -136,10 +176,11 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
     Raises:
       UserError: a file is missing, empty or not UTF-8.
     """
+    train_path, valid_path, test_path = corpus_files(data_path)
+    _refuse_pipes([train_path, valid_path, test_path])
     if vocabulary is None:
         vocabulary = read_vocabulary(data_path, vocab_size)
     word_to_id = {word: i for i, word in enumerate(vocabulary)}
-    train_path, valid_path, test_path = corpus_files(data_path)
     train_data = _file_to_word_ids(train_path, word_to_id)
     valid_data = _file_to_word_ids(valid_path, word_to_id)
     test_data = _file_to_word_ids(test_path, word_to_id)
@@ -148,7 +189,9 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
 
 def read_vocabulary(data_path, vocab_size=None):
     """Returns the list of the words of a corpus folder, by id; see ptb_raw_data."""
-    return list(_build_vocab(corpus_files(data_path)[0], vocab_size))
+    train_path = corpus_files(data_path)[0]
+    _refuse_pipes([train_path])
+    return list(_build_vocab(train_path, vocab_size))
 
 
 def epoch_steps(epoch_size):

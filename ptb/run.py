@@ -10,6 +10,7 @@ The same command goes on where the last one ended, with the numbers of a run tha
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import math
 import os
@@ -17,10 +18,13 @@ import signal
 import threading
 import time
 
+import numpy as np
+
 from ptb import checkpoint, files, history, monitor
 from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE
 from ptb.errors import Stopped, UserError
+from ptb.progress import Line
 from ptb.quiet import tf
 from ptb.reader import corpus_files
 
@@ -49,12 +53,15 @@ def open_run(flags, config, corpus, raw_data, vocabulary):
         last one is of another run, or it is within an epoch that would not be trained to its end.
     """
     name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
-    folder = os.path.join(flags.save_path, name)
+    folder = os.path.join(files.local_path(flags.save_path), name)
     if flags.restart:
         files.set_aside(folder)
     files.make_folder(folder)
-    with files.lock(folder):
-        yield Run(folder, flags, config, corpus, raw_data, vocabulary)
+    with files.lock(folder), Line() as line:
+        this_run = Run(folder, flags, config, corpus, raw_data, vocabulary)
+        with line.below_output():
+            line.show("Building the model", at_once=True)
+            yield this_run
 
 
 class Run:
@@ -78,7 +85,7 @@ class Run:
         self._corpus = corpus
         self._raw_data = raw_data
         self._vocabulary = vocabulary
-        self._facts = facts_of(config, corpus.folder, flags)
+        self._facts = facts_of(config, corpus.folder, raw_data, flags)
         self._same_command = "the same command" + (" without --restart" if flags.restart else "")
         files.remove_unfinished(folder)
         self._found, self._damaged = checkpoint.newest(folder)
@@ -216,7 +223,7 @@ class Training:
         self._events = events
         self._display = display
         self._stop_request = stop_request
-        self._saved_at = time.monotonic()
+        self._saved_at = time.perf_counter()
         self._valid_seconds = 0.0  # duration of the last validation
 
     def epochs_left(self):
@@ -294,13 +301,13 @@ class Training:
         signum = self._stop_request.signum
         if signum:
             raise self._run.stopped(signum, self._save())
-        if time.monotonic() - self._saved_at >= self._run.save_seconds:
+        if time.perf_counter() - self._saved_at >= self._run.save_seconds:
             self._save()
 
     def _save(self):
         """Writes a checkpoint and returns its path."""
         path = self._run.save(self.position, self._save_variables)
-        self._saved_at = time.monotonic()
+        self._saved_at = time.perf_counter()
         return path
 
     def _save_variables(self, path):
@@ -329,7 +336,7 @@ class Follower:
         self.seconds = seconds
         self.state = state
         self._tell = tell
-        self._start = time.monotonic() - seconds
+        self._start = time.perf_counter() - seconds
 
     def after_step(self, cost, state):
         """To be told the cost of every step (nats / batch_size), and the state after it.
@@ -340,7 +347,7 @@ class Follower:
         """
         self.step += 1
         self.costs += cost
-        self.seconds = time.monotonic() - self._start
+        self.seconds = time.perf_counter() - self._start
         self.state = state
         self._tell(self, cost)
 
@@ -416,8 +423,12 @@ def make_deterministic(seed):
     tensorflow.config.experimental.enable_op_determinism()
 
 
-def facts_of(config, corpus_folder, flags):
-    """Returns what decides a run's numbers, as JSON values by name."""
+def facts_of(config, corpus_folder, raw_data, flags):
+    """Returns what decides a run's numbers, as JSON values by name.
+
+    Of the corpus it is the word ids that decide. The checksums of the files are beside them for
+    who looks into run.json, and for runs of the first release, which have no others.
+    """
     return {
         "config": {
             **{name: int(getattr(config, name)) for name in WHOLE},
@@ -425,6 +436,10 @@ def facts_of(config, corpus_folder, flags):
         },
         "corpus": {
             os.path.basename(path): files.sha256_of(path) for path in corpus_files(corpus_folder)
+        },
+        "ids": {
+            part: hashlib.sha256(np.asarray(ids, np.int32)).hexdigest()
+            for part, ids in zip(("train", "valid", "test"), raw_data)
         },
         "number_type": "float16" if flags.use_fp16 else "float32",
         "rnn_mode": flags.rnn_mode,
@@ -442,12 +457,22 @@ def refuse_another_run(folder, found, facts, vocabulary):
       facts: what facts_of returns for the run to be trained.
       vocabulary: its words by id.
     """
-    before, now = _flat(found.facts), _flat(facts)
+    before, now = dict(found.facts), dict(facts)
+    corpus_before, corpus_now = before.pop("corpus", {}), now.pop("corpus", {})
+    ids_before, ids_now = before.pop("ids", None), now.pop("ids", None)
+    before, now = _flat(before), _flat(now)
     different = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted({*before, *now})
         if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
     ]
+    if ids_before:
+        different += [
+            f"the {part} text was another one" for part in ids_now
+            if ids_before.get(part) != ids_now[part]
+        ]
+    elif sorted(corpus_before.values()) != sorted(corpus_now.values()):
+        different.append("the texts were others")
     if not different and found.vocabulary != vocabulary:
         pairs = itertools.zip_longest(found.vocabulary, vocabulary)
         number, (was, is_) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])

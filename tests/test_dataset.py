@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import os
+import re
 import socket
 import tarfile
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from conftest import ROOT
 from ptb import dataset, files
+from ptb.errors import UserError
 from test_files import System
 
 TEXTS = {name: f" {name} \n".encode() * 2000 for name in dataset.FILES}
@@ -132,10 +134,126 @@ def test_good_archive(server, tmp_path, monkeypatch):
     assert server.asked == ["/a"]
 
 
-def test_folder_that_is_there_but_empty_is_filled(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("there", [[], [".DS_Store", ".gitkeep"], ["notes.txt"]])
+def test_folder_that_is_there_is_filled_and_what_is_in_it_stays(
+    there, server, tmp_path, monkeypatch
+):
+    for name in there:
+        (tmp_path / name).write_text("somebody's")
+    server.routes["/a"] = send(GOOD)
+    monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
+    assert dataset.find_corpus(str(tmp_path), explicit=False) == (str(tmp_path), "PTB")
+    assert sorted(os.listdir(tmp_path)) == sorted([*there, *TEXTS])
+    assert all((tmp_path / name).read_text() == "somebody's" for name in there)
+
+
+def test_link_to_an_empty_folder_is_filled(server, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "data"
+    link.symlink_to(tmp_path / "disk")
+    server.routes["/a"] = send(GOOD)
+    monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
+    assert_ptb(dataset.find_corpus(str(link), explicit=False), link)
+    assert sorted(os.listdir(tmp_path / "disk")) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("there", [1, 2])
+def test_what_is_missing_of_ptb_is_downloaded(there, server, tmp_path, monkeypatch):
+    """As after a download that was killed while it put the files in place."""
+    for name in list(TEXTS)[:there]:
+        (tmp_path / name).write_bytes(TEXTS[name])
     server.routes["/a"] = send(GOOD)
     monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
     assert_ptb(dataset.find_corpus(str(tmp_path), explicit=False), tmp_path)
+
+
+def test_two_first_runs_at_once(server, tmp_path, monkeypatch):
+    """Both are downloading before one of them has put anything in place."""
+    both = threading.Barrier(2, timeout=10)
+
+    def handle(request):
+        both.wait()
+        send(GOOD)(request)
+
+    server.routes["/a"] = handle
+    monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
+    folder, found = tmp_path / "data", []
+    pids = iter([1, 2])
+    monkeypatch.setattr(files, "os", System(getpid=lambda: next(pids, 3)))
+
+    def find():
+        found.append(dataset.find_corpus(str(folder), explicit=False))
+
+    threads = [threading.Thread(target=find) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for corpus in found:
+        assert_ptb(corpus, folder)
+    assert len(found) == 2
+
+
+def test_three_texts_without_an_archive(server, tmp_path, monkeypatch, capsys):
+    server.routes.update({f"/bad/{name}": send(text[::-1]) for name, text in TEXTS.items()})
+    server.routes.update({f"/good/{name}": send(text) for name, text in TEXTS.items()})
+    monkeypatch.setattr(dataset, "URLS", (server.url + "/bad/", server.url + "/good/"))
+    assert_ptb(dataset.find_corpus(str(tmp_path), explicit=False), tmp_path)
+    printed = capsys.readouterr().out
+    assert "No PTB from there: ptb.train.txt: wrong SHA-256 checksum" in printed
+    assert server.asked == ["/bad/ptb.train.txt", *(f"/good/{name}" for name in TEXTS)]
+
+
+def test_where_nothing_can_be_stored_nothing_is_downloaded(server, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
+    folder = tmp_path / "file" / "data"
+    assert dataset.find_corpus(str(folder), explicit=False).kind == "sample"
+    assert f"PTB cannot be stored in {folder}: Not a directory" in capsys.readouterr().out
+    assert server.asked == []
+
+
+def test_sample_is_the_sample_however_it_is_named(capsys):
+    sample = ROOT / "simple-examples" / "sample"
+    for path in sample, sample / ".." / "sample":
+        assert dataset.find_corpus(str(path), explicit=True) == (str(path), "sample")
+    assert capsys.readouterr().out.count("compare with nothing published") == 2
+
+
+@pytest.mark.parametrize("names, said", [
+    (None, "my-corpus: No such file or directory"),
+    ([], "my-corpus is empty; it needs train.txt, valid.txt and test.txt"),
+    (["wiki.valid.tokens", "wiki.train.tokens"],
+     "my-corpus has wiki.train.tokens, wiki.valid.tokens; name the texts train.txt, valid.txt and"),
+    (["input.txt", ".DS_Store"], "my-corpus has input.txt; name the texts train.txt"),
+    (list("abcdefg"), "my-corpus has a, b, c, d, e, …; name the texts"),
+])
+def test_named_folder_without_a_corpus(names, said, tmp_path, server, monkeypatch):
+    monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
+    folder = tmp_path / "my-corpus"
+    if names is not None:
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("")
+    with pytest.raises(UserError, match=f"^--data_path: {tmp_path}/{re.escape(said)}"):
+        dataset.find_corpus(str(folder), explicit=True)
+    assert server.asked == []
+
+
+def test_named_folder_that_is_a_file_or_the_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.txt").write_text("a")
+    with pytest.raises(UserError, match="train.txt is a file; name the folder of train.txt"):
+        dataset.find_corpus("train.txt", explicit=True)
+    with pytest.raises(UserError, match="has no corpus; leave the flag out, and PTB is downloaded"):
+        dataset.find_corpus("./simple-examples/data", explicit=True)
+
+
+def test_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in dataset.FILES:
+        (tmp_path / name).write_text("my own words\n")
+    assert dataset.find_corpus("~", explicit=True) == (str(tmp_path), "own")
 
 
 def test_members_without_dot_slash(server, tmp_path, monkeypatch):
@@ -249,7 +367,7 @@ def test_hostile_members_go_nowhere(server, tmp_path, monkeypatch):
     (OSError(28, "No space left on device"), None),
     (KeyboardInterrupt(), KeyboardInterrupt),
 ])
-@pytest.mark.parametrize("when", ["ptb.valid.txt", "rename"])
+@pytest.mark.parametrize("when", ["ptb.train.txt", "ptb.valid.txt", "rename"])
 def test_full_disk_or_ctrl_c_leaves_nothing(
     when, error, expected, server, tmp_path, monkeypatch, capsys
 ):
@@ -271,15 +389,6 @@ def test_full_disk_or_ctrl_c_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_other_files_in_the_folder_stay(server, tmp_path, monkeypatch, capsys):
-    (tmp_path / "notes.txt").write_text("mine")
-    server.routes["/a"] = send(GOOD)
-    monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
-    assert dataset.find_corpus(str(tmp_path), explicit=False).kind == "sample"
-    assert "not empty" in capsys.readouterr().out
-    assert os.listdir(tmp_path) == ["notes.txt"]
-
-
 @pytest.mark.parametrize("explicit", [True, False])
 def test_own_text_is_used_and_said(explicit, tmp_path, capsys):
     for name in dataset.FILES:
@@ -292,21 +401,20 @@ def test_own_text_is_used_and_said(explicit, tmp_path, capsys):
 def test_one_changed_byte_is_not_ptb(name, tmp_path):
     for each, text in TEXTS.items():
         (tmp_path / each).write_bytes(text)
-    assert dataset.is_ptb(tmp_path)
+    assert dataset.find_corpus(str(tmp_path), explicit=True).kind == "PTB"
     (tmp_path / name).write_bytes(b"X" + TEXTS[name][1:])
-    assert not dataset.is_ptb(tmp_path)
+    assert dataset.find_corpus(str(tmp_path), explicit=False).kind == "own"
 
 
-@pytest.mark.parametrize("there, explicit", [
-    ([], True), (["ptb.train.txt"], True), (["ptb.train.txt"], False),
+@pytest.mark.parametrize("text, explicit", [
+    (TEXTS["ptb.train.txt"], True), (b"my own", True), (b"my own", False),
 ])
-def test_explicit_or_incomplete_folder_never_downloads(
-    there, explicit, server, tmp_path, monkeypatch, capsys
+def test_incomplete_folder_of_the_user_is_never_downloaded_to(
+    text, explicit, server, tmp_path, monkeypatch, capsys
 ):
     """What is missing there is the reader's error, which names the file."""
     monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
-    for name in there:
-        (tmp_path / name).write_bytes(TEXTS[name])
+    (tmp_path / "ptb.train.txt").write_bytes(text)
     assert dataset.find_corpus(str(tmp_path), explicit) == (str(tmp_path), "own")
     assert server.asked == []
     assert capsys.readouterr().out == ""
@@ -321,5 +429,5 @@ def test_progress_is_shown_on_a_terminal_only(server, terminal, capsys):
 
 def test_real_ptb_is_recognized(shared, monkeypatch):
     monkeypatch.undo()
-    assert dataset.is_ptb(shared / "simple-examples" / "data")
-    assert not dataset.is_ptb(ROOT / "simple-examples" / "sample")
+    folder = str(shared / "simple-examples" / "data")
+    assert dataset.find_corpus(folder, explicit=True) == (folder, "PTB")

@@ -13,7 +13,7 @@ from ptb.checkpoint import Position
 def clock(monkeypatch):
     """The time as monitor sees it: set `now` to let it pass."""
     clock = types.SimpleNamespace(now=100.0)
-    monkeypatch.setattr(monitor, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(monitor, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 

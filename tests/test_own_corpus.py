@@ -113,5 +113,5 @@ def test_run_of_such_a_corpus_is_told_from_another(chinese, tmp_path):
     assert sorted(facts["corpus"]) == ["test.txt", "train.txt", "valid.txt"]
     assert facts["config"]["vocab_size"] == len(reader.read_vocabulary(corpus))
     (corpus / "test.txt").write_text("我们\n我们\n", encoding="utf-8")
-    with pytest.raises(UserError, match="has another run: corpus.test.txt was"):
+    with pytest.raises(UserError, match="has another run: the test text was another one"):
         train(OwnConfig, corpus, tmp_path)

@@ -1,6 +1,9 @@
 """The reader: text to ids, ids to batches."""
 
 import hashlib
+import os
+import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -32,11 +35,46 @@ def text_file(tmp_path):
     ("a b\nc", "a b <eos> c"),
     ("\n\na\n", "<eos> <eos> a <eos>"),
     ("\ufeffa\n", "a <eos>"),
-    ("我 喜欢\t自然 语言\u3000处理\n", "我 喜欢 自然 语言 处理 <eos>"),
+    ("我 喜欢\t自然 语言 \f处理\v\n", "我 喜欢 自然 语言 处理 <eos>"),
     ("", ""),
 ])
 def test_words(text, words, text_file):
     assert list(reader._read_words(text_file(text))) == words.split()
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2028", "\u3000", "\x85", "\x1c"])
+def test_other_space_is_part_of_a_word(space, text_file):
+    path = text_file(f"10{space}km far{space}\n")
+    assert list(reader._read_words(path)) == [f"10{space}km", f"far{space}", "<eos>"]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_byte_order_mark_within_the_text_is_left_out(chunk, monkeypatch, text_file, capsys):
+    """As it comes about where files are joined."""
+    monkeypatch.setattr(reader, "CHUNK", chunk)
+    path = text_file("\ufeffa b\n\ufeffc\n\ufeff")
+    assert list(reader._read_words(path)) == "a b <eos> c <eos>".split()
+    said = capsys.readouterr().err
+    assert said == f"{path}: byte order marks within the text were left out.\n"
+
+
+def test_pipe_is_refused_as_a_corpus(tmp_path, text_file):
+    text_file("a b\n")
+    os.mkfifo(tmp_path / "ptb.valid.txt")
+    text_file("a b\n", "ptb.test.txt")
+    with pytest.raises(UserError, match="ptb.valid.txt is no regular file"):
+        reader.ptb_raw_data(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["GB18030", "UTF-16", "ISO-8859-1"])
+def test_command_that_converts_a_text_is_given(encoding, text_file):
+    text = "caf\xe9\n" if encoding == "ISO-8859-1" else "我 喜欢\n"
+    path = text_file(text.encode(encoding))
+    with pytest.raises(UserError) as error:
+        reader.ptb_raw_data(path.parent)
+    command = re.search(r"convert it first: (iconv .*)", str(error.value))[1]
+    subprocess.run(command, shell=True, check=True, cwd=path.parent)
+    assert (path.parent / "converted.txt").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 1000])

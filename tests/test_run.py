@@ -147,7 +147,7 @@ def test_speed_and_seconds_of_an_epoch(tmp_path, corpus, monkeypatch):
         now[0] += 0.25  # The clock is read twice a step: by the follower, and to save when due.
         return now[0]
 
-    monkeypatch.setattr(run, "time", types.SimpleNamespace(monotonic=passing))
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(perf_counter=passing))
     result = follow(tmp_path, corpus, epochs=1).history[0]
     assert result.words_per_second == pytest.approx(24, rel=0.02)
     assert result.seconds == pytest.approx(32, rel=0.02)
@@ -240,7 +240,10 @@ def test_another_run_is_refused_and_every_difference_named(change, said, tmp_pat
     ({"config": {"hidden_size": 3}}, {"config": {"hidden_size": 2}},
      "config.hidden_size was 3 and is 2"),
     ({"config": {"hidden_size": 3}}, {"config": {}}, "config.hidden_size was 3 and is None"),
-    ({}, {"corpus": {"ptb.train.txt": "ab"}}, "corpus.ptb.train.txt was None and is 'ab'"),
+    ({"corpus": {"train.txt": "a"}}, {"corpus": {"train.txt": "b"}, "ids": {"train": "c"}},
+     "the texts were others"),
+    ({"ids": {"train": "a", "valid": "b"}}, {"ids": {"train": "a", "valid": "c"}},
+     "the valid text was another one"),
 ])
 def test_differences_have_their_full_names(before, now, said):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
@@ -256,13 +259,30 @@ def test_mode_epochs_and_version_may_change(tmp_path, corpus, monkeypatch):
         assert this_run.position.step == 8
 
 
+@pytest.mark.parametrize("before, now", [
+    ({"corpus": {"train.txt": "a"}}, {"corpus": {"ptb.train.txt": "a"}, "ids": {"train": "c"}}),
+    ({"corpus": {"train.txt": "a"}, "ids": {"train": "c"}},
+     {"corpus": {"train.txt": "b"}, "ids": {"train": "c"}}),
+], ids=["other names, of the first release", "other bytes, the same ids"])
+def test_same_text_is_the_same_run(before, now):
+    found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
+    run.refuse_another_run("folder", found, now, ["the"])
+
+
 def test_facts_are_what_decides_the_numbers(corpus):
-    facts = run.facts_of(configs.SmallConfig(), corpus, flags_for("Out"))
+    raw_data = [1, 2], [3], [4], 9
+    facts = run.facts_of(configs.SmallConfig(), corpus, raw_data, flags_for("Out"))
     assert json.loads(json.dumps(facts)) == facts
     assert facts["config"]["hidden_size"] == 200 and facts["config"]["keep_prob"] == 1.0
     assert set(facts["config"]) == {n for n in dir(configs.SmallConfig) if n[0] != "_"}
     assert set(facts["corpus"]) == {f"ptb.{part}.txt" for part in ("train", "valid", "test")}
-    changed = run.facts_of(configs.LargeConfig(), corpus, flags_for("Out", seed=5, use_fp16=True))
+    assert set(facts["ids"]) == {"train", "valid", "test"}
+    changed = run.facts_of(
+        configs.LargeConfig(), corpus, ([1, 2], [3], [5], 9),
+        flags_for("Out", seed=5, use_fp16=True),
+    )
+    same = [changed["ids"][part] == facts["ids"][part] for part in facts["ids"]]
+    assert same == [True, True, False]
     assert (changed["seed"], changed["number_type"]) == (5, "float16")
     assert changed["config"] != facts["config"]
 
