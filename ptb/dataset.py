@@ -6,7 +6,6 @@ import http.client
 import io
 import os
 import tarfile
-import tempfile
 import time
 import typing
 import urllib.request
@@ -117,30 +116,16 @@ def download(folder):
     The texts are verified, and each is there whole or not at all. Whatever else is in the folder
     stays. A failure is printed, one line for each address that was tried.
     """
-    had_folder = os.path.isdir(folder)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        return _download(folder)
-    except OSError as error:
-        print(f"PTB cannot be stored in {folder}: {error.strerror}")
+    existing = os.path.abspath(folder)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
+        print(f"PTB cannot be stored in {folder}: {existing} cannot be written to.")
         return False
-    finally:
-        if not had_folder and os.path.isdir(folder) and not os.listdir(folder):
-            os.rmdir(folder)
-
-
-def _download(folder):
-    """Downloads PTB into a folder that can be written to; returns whether that worked."""
     for url in URLS:
         try:
             texts = fetch_texts(url) if url.endswith("/") else unpack(fetch_archive(url))
-            with contextlib.ExitStack() as stack:  # All are written before one has its name.
-                for name, text in texts.items():
-                    unfinished = stack.enter_context(files.whole(os.path.join(folder, name)))
-                    with open(unfinished, "wb") as file:
-                        file.write(text)
+            _store(texts, folder)
             return True
         except DownloadError as error:
             reason = error
@@ -150,6 +135,25 @@ def _download(folder):
             reason = getattr(error, "reason", None) or error
         print(f"No PTB from there: {reason}")
     return False
+
+
+def _store(texts, folder):
+    """Writes {name: bytes} into a folder, which is made where it is missing.
+
+    Raises:
+      OSError: they cannot be written; a folder that was made is removed.
+    """
+    had_folder = os.path.isdir(folder)
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with contextlib.ExitStack() as stack:  # All of them are written before one has its name.
+            for name, text in texts.items():
+                unfinished = stack.enter_context(files.whole(os.path.join(folder, name)))
+                with open(unfinished, "wb") as file:
+                    file.write(text)
+    finally:
+        if not had_folder and not os.listdir(folder):
+            os.rmdir(folder)
 
 
 def fetch_archive(url):

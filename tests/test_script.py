@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -185,7 +184,7 @@ def test_help(script, tmp_path, monkeypatch):
     (["--seed", "-1"], "--seed=-1"),
     (["--rnn_mode", "cudnn"], "--rnn_mode=cudnn: value should be one of <fused\\|basic>"),
     (["--config", "smal"], "smal: unknown; configs.py has small, medium, large, tst"),
-    (["--config", "tst", "--data_path", "nowhere"], "nowhere/ptb.train.txt: No such file"),
+    (["--config", "tst", "--data_path", "nowhere"], "--data_path: nowhere: No such file"),
     (["--config", "tst", "--save_path", "/dev/null"], "--save_path: cannot write to /dev/null "),
 ])
 def test_mistakes_get_one_line(args, message, script, tmp_path, monkeypatch):
@@ -259,17 +258,16 @@ def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
 
 
 def test_ctrl_c_before_training_is_one_line(tmp_path):
-    text = tmp_path / "ptb.train.txt"
-    os.mkfifo(text)  # reading waits for a writer
+    for part in "train", "valid", "test":  # Reading the first of them takes some seconds.
+        (tmp_path / f"ptb.{part}.txt").write_text("a b\n" * (10_000_000 if part == "train" else 9))
     code = CODE.format(first="", root=str(ROOT), fields={})
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--data_path", tmp_path, "--save_path", tmp_path],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
-    with open(text, "w"):  # opens when the reader does
-        time.sleep(0.5)  # a signal between open and read would only be seen after the read
-        process.send_signal(signal.SIGINT)
-        stderr = process.communicate(timeout=60)[1]
+    assert "is not the PTB corpus" in process.stdout.readline()  # Now it begins to read.
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "lstm.py: interrupted"
 
