@@ -148,9 +148,10 @@ def find(path):
     folder, name = os.path.split(path)
     if name not in (VARIABLES, f"{VARIABLES}.index"):
         folder = path
+    folder = folder or os.curdir
     if os.path.exists(os.path.join(folder, RECORD)):
         try:
-            return read(folder or os.curdir)
+            return read(folder)
         except Damaged as error:
             raise UserError(f"{folder} is damaged: {error}; name the run's folder") from error
     if not os.path.isdir(path):

@@ -77,7 +77,7 @@ def forget_flags(module_name):
       module_name: its __name__; a script's flags are known by its path instead.
     """
     module_name = sys.argv[0] if module_name == "__main__" else module_name
-    for flag in FLAGS.flags_by_module_dict().get(module_name, []):
+    for flag in [*FLAGS.flags_by_module_dict().get(module_name, [])]:
         delattr(FLAGS, flag.name)
 
 

@@ -153,10 +153,14 @@ def local_path(path):
     """Returns a path that a user typed, with `~` for the home folder as a shell has it.
 
     Raises:
-      UserError: it is an address, such as gs://bucket/run.
+      UserError: it is an address, such as gs://bucket/run, or cannot be told to TensorFlow.
     """
     if re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
         raise UserError(f"{path} is an address; name a folder of this machine")
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: the name is not UTF-8; use another") from error
     return os.path.expanduser(path)
 
 

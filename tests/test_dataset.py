@@ -178,8 +178,7 @@ def test_two_first_runs_at_once(server, tmp_path, monkeypatch):
     server.routes["/a"] = handle
     monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
     folder, found = tmp_path / "data", []
-    pids = iter([1, 2])
-    monkeypatch.setattr(files, "os", System(getpid=lambda: next(pids, 3)))
+    monkeypatch.setattr(files, "os", System(getpid=threading.get_ident))
 
     def find():
         found.append(dataset.find_corpus(str(folder), explicit=False))

@@ -1,6 +1,9 @@
 """A trained model at work, against the NumPy reference."""
 
+import io
+import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -267,6 +270,83 @@ def streamed(model, words):
     return zip(model.vocabulary, p)
 
 
+@pytest.mark.parametrize("name", ["[lr=1]", "a*b?", "back\\slash", "{1,2}", "été"])
+def test_folders_that_look_like_patterns(name, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / name / "some")
+    with LanguageModel.load(str(folder)) as model:
+        assert model.next_words("w1") == LanguageModel.load(str(trained)).next_words("w1")
+
+
+def test_checkpoint_that_the_run_removes_meanwhile(trained, tmp_path, monkeypatch):
+    """Between the look for the newest one and the reading of its variables."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    restore = checkpoint.restore
+
+    def slowly(saver, session, path, variables):
+        if "000003" in path:
+            shutil.move(folder / "checkpoint-000003", folder / "checkpoint-000004")
+        restore(saver, session, path, variables)
+
+    monkeypatch.setattr(checkpoint, "restore", slowly)
+    assert "checkpoint-000004: " in LanguageModel.load(str(folder)).description
+
+
+@pytest.mark.parametrize("name, there", [
+    ("model.ckpt", True), ("model.ckpt.index", True), ("typo", False), ("model.ckpt-7", False),
+])
+def test_what_names_a_checkpoint(name, there, trained, monkeypatch):
+    folder = trained / "checkpoint-000003"
+    monkeypatch.chdir(folder)
+    for path in str(folder / name), name:
+        if there:
+            assert checkpoint.find(path).position.epoch == 2
+        else:
+            with pytest.raises(UserError, match=f"{name}: no trained model there"):
+                LanguageModel.load(path)
+
+
+def test_damaged_checkpoint_named_from_within_its_folder(trained, tmp_path, monkeypatch):
+    folder = shutil.copytree(trained / "checkpoint-000003", tmp_path / "checkpoint-000003")
+    (folder / "run.json").write_text("{}")
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"^\. is damaged: run.json is not what was written"):
+        LanguageModel.load("model.ckpt")
+
+
+def test_home_folder_and_addresses(trained, monkeypatch):
+    monkeypatch.setenv("HOME", str(trained.parent))
+    assert LanguageModel.load(f"~/{trained.name}").description.startswith(str(trained))
+    with pytest.raises(UserError, match="gs://bucket/run is an address; name a folder of this mac"):
+        LanguageModel.load("gs://bucket/run")
+
+
+def test_closed_model_cannot_be_asked(trained):
+    with LanguageModel.load(str(trained)) as model:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        model.next_words("w1")
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_no_word_but_unk(temperature, model, monkeypatch):
+    monkeypatch.setattr(model, "vocabulary", ["<unk>"])
+    with pytest.raises(UserError, match="the vocabulary has no word but <unk>; allow it"):
+        model._draw(np.zeros(1), temperature, None, True, np.random.default_rng(1))
+
+
+def test_words_that_the_terminal_cannot_show(trained, corpus, monkeypatch):
+    """They are escaped, and the output goes on."""
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "ascii"))
+    text = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stderr", text)
+    language_model.main(["generate", str(trained), "--prompt", "w1 我们", "--words", "3"])
+    sys.stdout.flush()
+    text.flush()
+    assert b"read as <unk>: \\u6211\\u4eec\n" in text.buffer.getvalue()
+    assert output.getvalue().startswith(b"w1 <unk>")
+
+
 def test_output_to_a_full_disk_is_one_line(trained):
     with open("/dev/full", "w") as full:
         process = subprocess.run(
@@ -279,14 +359,37 @@ def test_output_to_a_full_disk_is_one_line(trained):
     ]
 
 
-def test_score_reads_stdin_and_says_unknown_words(trained):
-    process = subprocess.run(
-        [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT, text=True,
-        capture_output=True, input="w1 strange w2\n",
-    )
-    assert process.returncode == 0
-    assert process.stdout.splitlines()[1].split("\t")[4] == "1"
-    assert process.stderr.splitlines()[1:] == ["Not in the vocabulary, read as <unk>: strange"]
+@pytest.mark.parametrize("kind", ["pipe", "socket", "file that is half read"])
+def test_score_reads_stdin_and_says_unknown_words(kind, trained, tmp_path, capsys):
+    """From the descriptor that there is: what somebody has read before is not read again."""
+    if kind == "pipe":
+        reading, writing = os.pipe()
+    elif kind == "socket":
+        reading, writing = (end.detach() for end in socket.socketpair())
+    else:
+        reading = os.open(tmp_path / "text", os.O_RDWR | os.O_CREAT)
+        writing = os.dup(reading)
+        os.write(writing, b"somebody else's line\n")
+    at = os.lseek(reading, 0, os.SEEK_CUR) if kind.startswith("file") else None
+    os.write(writing, b"w1 strange w2\n")
+    os.close(writing)
+    if at is not None:
+        os.lseek(reading, at, os.SEEK_SET)
+    stdin = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        rows = command(capsys, "score", trained, "-")
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        os.close(reading)
+    assert len(rows) == 3 and rows[1][4] == "1"
+
+
+def test_unknown_words_are_named(trained, capsys):
+    language_model.main(["next", str(trained), "--prompt", "w1 strange"])
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert said == ["Not in the vocabulary, read as <unk>: strange"]
 
 
 @pytest.mark.parametrize("args, message", [

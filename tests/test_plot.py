@@ -2,9 +2,12 @@
 
 import builtins
 import struct
+import subprocess
+import sys
 
 import pytest
 
+from conftest import ROOT
 from ptb import plot
 from ptb.errors import UserError
 
@@ -80,6 +83,29 @@ def test_history_that_cannot_be_drawn(text, message, tmp_path, capsys):
     assert status.value.code == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"plot.py: {folder}/history.csv") and message in captured.err
+
+
+def test_failed_picture_leaves_nothing(two, tmp_path, monkeypatch):
+    """The old picture stays, and no figure is left open."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    output = tmp_path / "curves.png"
+    output.write_bytes(b"old")
+    before = pyplot.get_fignums()
+
+    def fail(figure, file, **_):
+        open(file, "wb").write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(UserError, match="cannot write .*curves.png .No space left on device"):
+        plot.draw(two, output)
+    assert output.read_bytes() == b"old" and pyplot.get_fignums() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "curves.png"]
+
+
+def test_importing_loads_no_tensorflow():
+    code = "import sys, ptb.plot; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_mistakes_are_named(two, tmp_path):

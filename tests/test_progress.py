@@ -34,6 +34,19 @@ def test_nothing_in_a_file_and_nothing_for_short_work(terminal, monkeypatch, cap
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("text, shown", [
+    ("123456789012", "123456789"), ("读语料12345", "读语料123"), ("读语料处理", "读语料处"),
+    ("é" * 12, "é" * 9),
+])
+def test_line_is_cut_by_columns(text, shown, terminal, monkeypatch, capsys):
+    """Chinese characters take two."""
+    terminal()
+    monkeypatch.setenv("COLUMNS", "10")
+    with progress.Line() as line:
+        line.show(text)
+    assert f"\r{shown}\033[K\r" in capsys.readouterr().err
+
+
 def test_updates_keep_their_distance(terminal, monkeypatch, capsys):
     terminal()
     monkeypatch.setattr(progress, "INTERVAL", 1000)

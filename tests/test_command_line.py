@@ -1,0 +1,246 @@
+"""What a person types or edits, wherever the script runs: notebooks, threads, closed streams."""
+
+import io
+import os
+import runpy
+import subprocess
+import sys
+import threading
+
+import pytest
+from absl.testing import flagsaver
+
+import lstm
+from conftest import ROOT
+from ptb import command_line
+
+TST = "--config", "tst"
+
+
+def in_shell(command, **environment):
+    """Runs a shell command in the project's folder; returns the finished process."""
+    return subprocess.run(
+        ["sh", "-c", command.replace("PYTHON", sys.executable)], cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("args, hint", [
+    (["--model", "small"], "it is --config here"),
+    (["--num_gpus=2"], "one process uses one of them"),
+    (["--rnn_mode", "block"], "the tutorial's block mode is fused here"),
+    (["--rnn_mode", "cudnn"], "the tutorial's cudnn mode is fused here"),
+])
+def test_flags_of_the_tutorial(args, hint, script):
+    process = script(*args)
+    assert process.returncode == 2 and hint in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+
+
+def test_addresses_are_refused_before_anything_is_made(script, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flag in "--save_path", "--data_path":
+        process = script(*TST, "--data_path", corpus, flag, "gs://bucket/run")
+        assert process.returncode == 2
+        assert "gs://bucket/run is an address; name a folder of this machine" in process.stderr
+    assert set(os.listdir(tmp_path)) <= {"Out"}
+
+
+def test_home_folder(script, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert script(*TST, "--data_path", corpus, "--save_path=~/runs").returncode == 0
+    assert os.listdir(tmp_path) == ["runs"] and os.listdir(tmp_path / "runs") == ["tst"]
+
+
+def test_assigned_data_path_is_never_downloaded_to(flags, tmp_path, monkeypatch):
+    """As in a notebook: FLAGS.data_path = "typo"."""
+    monkeypatch.chdir(tmp_path)
+    flags.data_path = "typo"
+    with pytest.raises(lstm.command_line.UserError, match="--data_path: typo: No such file"):
+        lstm.main([])
+    assert os.listdir(tmp_path) == ["Out"]
+
+
+class NotebookStream(io.StringIO):
+    """Like that of a notebook, which has no reconfigure and no descriptor."""
+
+    encoding = "UTF-8"
+
+
+def test_in_a_notebook_twice(corpus, tmp_path, monkeypatch):
+    """`%run lstm.py` and again: flags are defined anew, and stdout is not a file."""
+    monkeypatch.setattr(sys, "argv", [
+        str(ROOT / "lstm.py"), *TST, f"--data_path={corpus}", f"--save_path={tmp_path}"
+    ])
+    for said in "Saving model to", "is finished":
+        stdout = NotebookStream()
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as ended, flagsaver.flagsaver():
+            command_line.forget_flags("lstm")
+            runpy.run_path(str(ROOT / "lstm.py"), run_name="__main__")
+        assert not ended.value.code and said in stdout.getvalue()
+
+
+def test_in_a_thread(corpus, tmp_path, flags):
+    """Where Python allows no handlers of signals."""
+    flags.config, flags.data_path, flags.save_path = "tst", str(corpus), str(tmp_path)
+    errors = []
+
+    def main():
+        try:
+            lstm.main([])
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    thread.join()
+    assert errors == [] and len(list(tmp_path.glob("tst/checkpoint-*"))) == 2
+
+
+def test_after_a_refused_start_the_folder_is_free(script, corpus, tmp_path):
+    """Also while the traceback of the refusal is kept, as a notebook does."""
+    args = *TST, "--data_path", corpus, "--save_path", tmp_path
+    assert script(*args).returncode == 0
+    with flagsaver.flagsaver():
+        lstm.FLAGS(["lstm.py", *map(str, args), "--seed=2"])
+        with pytest.raises(command_line.UserError, match="seed was 1 and is 2") as kept:
+            lstm.main([])
+        lstm.FLAGS(["lstm.py", *map(str, args), "--seed=2", "--restart"])
+        lstm.main([])
+    assert kept.value and (tmp_path / "tst-old-1").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed, corpus, tmp_path):
+    process = in_shell(
+        f"PYTHON lstm.py --config tst --data_path {corpus} --save_path {tmp_path} {closed}"
+    )
+    assert process.returncode == 0, process.stderr
+    assert ("Saving model to" in process.stdout) == (">&- " not in closed + " " or closed[0] == "2")
+    assert process.stderr == ""
+    assert (tmp_path / "tst" / "lock").read_text() == ""
+
+
+@pytest.mark.parametrize("name, status, said", [
+    ("é", 0, r"saving in {}/\xe9/tst"), ("a\udcff", 2, r"{}/a\udcff: the name is not UTF-8; use"),
+])
+def test_paths_that_the_terminal_cannot_show(name, status, said, corpus, tmp_path, monkeypatch):
+    """They are printed as escapes. TensorFlow takes no path that is not UTF-8."""
+    output = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "stderr", output)
+    args = *TST, f"--data_path={corpus}", f"--save_path={tmp_path}/{name}"
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+        command_line.run(lstm.main, ["lstm.py", *args])
+    assert (ended.value.code or 0) == status
+    assert said.format(tmp_path) in output.buffer.getvalue().decode("ascii")
+    assert (tmp_path / name).exists() == (status == 0)
+
+
+# TensorFlow's messages.
+
+FAKE = """
+import os, sys, time
+os.write(2, b"why it failed\\n")
+{}
+"""
+
+
+@pytest.mark.parametrize("what, status, said", [
+    ("os.abort()", -6, "why it failed"),
+    ("raise ImportError('broken')", 1, "why it failed"),
+    ("sys.exit(0)", 0, "why it failed"),
+    ("raise KeyboardInterrupt", -2, "-c: interrupted"),
+])
+def test_last_words_of_tensorflow_are_shown(what, status, said, tmp_path):
+    """A package in its place that fails while it is imported."""
+    (tmp_path / "tensorflow.py").write_text(FAKE.format(what))
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import ptb.quiet"], stderr=write,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    os.close(write)
+    with open(read) as stderr:
+        printed = stderr.read()  # until the keeper of the messages is done as well
+    assert process.wait() == status
+    assert said in printed
+    assert ("Traceback" in printed) == (status == 1)
+
+
+# configs.py
+
+def edited(tmp_path, monkeypatch, text):
+    (tmp_path / "edited.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "edited", raising=False)
+    monkeypatch.setattr(sys, "argv", ["lstm.py"])
+    return command_line.import_edited("edited")
+
+
+def test_only_configurations_come_along(tmp_path, monkeypatch):
+    """Whatever else a user has in configs.py, the script's own names stay."""
+    text = "reader = perplexity = 1\nimport os as tf\nclass WideConfig: pass\nConfig = 3\n"
+    assert edited(tmp_path, monkeypatch, text).__all__ == ["WideConfig"]
+
+
+@pytest.mark.parametrize("text, where", [
+    ("x = 1\nimport json\njson.loads('{')\n", "edited.py, line 3: JSONDecodeError"),
+    ("\nx = [\n", "edited.py, line 2: SyntaxError"),
+    ("import broken_library\n", "edited.py, line 1: SyntaxError"),
+    ("\nimport nowhere_to_be_found\n", "edited.py, line 2: ModuleNotFoundError"),
+    ("\0", "edited.py"),
+])
+def test_mistake_is_where_the_user_can_mend_it(text, where, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken_library.py").write_text("\n\n\n\n(\n")
+    with pytest.raises(SystemExit) as ended:
+        edited(tmp_path, monkeypatch, text)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert line.startswith(f"lstm.py: {where}") and line.endswith("; mend the file")
+
+
+def test_missing_configs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lstm.py"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.import_edited("deleted_configs")
+    assert ended.value.code == 2
+    said = "lstm.py: deleted_configs.py is missing; it belongs beside lstm.py\n"
+    assert capsys.readouterr().err == said
+
+
+# Windows.
+
+WINDOWS = """
+import os, signal, subprocess, sys, types
+for name in "fcntl", "resource", "pwd", "termios":
+    sys.modules[name] = None
+for name in "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU":
+    delattr(signal, name)
+locked = []
+sys.modules["msvcrt"] = types.SimpleNamespace(
+    LK_NBLCK=2, locking=lambda descriptor, mode, size: locked.append((mode, size))
+)
+import ptb.files
+ptb.files.os = types.SimpleNamespace(**{**vars(os), "name": "nt"})
+import lstm
+lstm.FLAGS(["lstm.py", "--config=tst", "--data_path=" + sys.argv[1], "--save_path=" + sys.argv[2]])
+lstm.main([])
+from ptb.language_model import LanguageModel
+print(LanguageModel.load(os.path.join(sys.argv[2], "tst")).next_words("w1", top_k=1))
+print(locked)
+"""
+
+
+def test_without_what_windows_lacks(corpus, tmp_path):
+    """A run and a question; the modules of Linux and macOS are hidden."""
+    process = subprocess.run(
+        [sys.executable, "-c", WINDOWS, corpus, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "[(2, 1)]"
+    assert "Saving model to" in process.stdout and process.stderr == ""
+
+
