@@ -140,6 +140,16 @@ def _sync(descriptor, path):
         )
 
 
+def reason_of(error):
+    """Returns why the system refused, such as "No space left on device", for an error of a file.
+
+    TensorFlow's errors have it somewhere between the operations of the graph and hints.
+    """
+    text = getattr(error, "strerror", None) or str(error)
+    known = [os.strerror(number) for number in errno.errorcode if os.strerror(number) in text]
+    return max(known, key=len, default=text.splitlines()[0])
+
+
 def sha256_of(path):
     """Returns a file's SHA-256 checksum in hexadecimal."""
     digest = hashlib.sha256()

@@ -188,9 +188,7 @@ class Run:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
-            # TensorFlow adds the operations of the graph to its message, on further lines.
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            reason = reason.rpartition("; ")[2]
+            reason = files.reason_of(error)
             what_stays = "no checkpoint is there yet"
             if checkpoint.is_any(self.folder):
                 what_stays = (

@@ -335,7 +335,8 @@ def test_what_cannot_be_written_is_named(tmp_path, corpus):
 
 def test_message_promises_only_what_is_there(tmp_path, corpus):
     error = tf.errors.ResourceExhaustedError(
-        None, None, f"{tmp_path}/some/model.ckpt; No space left on device\n\t [[node save/SaveV2]]"
+        None, None,
+        f"Graph execution error:\n\n{tmp_path}/model.ckpt; No space left on device\n[[node save]]",
     )
     for there in "no checkpoint is there yet", "the last whole checkpoint stays, and the same comm":
         with opened(tmp_path, corpus) as this_run:
