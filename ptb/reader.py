@@ -119,7 +119,7 @@ def _build_vocab(filename, vocab_size=None):
     """
     counter = collections.Counter(_read_words(filename))
     if not counter:
-        raise UserError(f"{filename}: no words in it; give each text some lines, one sentence on a line")
+        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
     words = sorted(counter, key=lambda word: (-counter[word], word))
     if UNK not in words[:vocab_size]:
         words = [word for word in words if word != UNK]
@@ -137,7 +137,7 @@ def _file_to_word_ids(filename, word_to_id):
     ids = (word_to_id.get(word, unknown) for word in _read_words(filename))
     ids = np.fromiter(ids, dtype=np.int32)
     if not ids.size:
-        raise UserError(f"{filename}: no words in it; give each text some lines, one sentence on a line")
+        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
     return ids
 
 
