@@ -100,8 +100,8 @@ class PTBModel:
 
         with tf.variable_scope("RNN"):
             if FLAGS.rnn_mode == "basic":
-                # Gradients go back through this loop and no further. If they did, every step would
-                # have to propagate back to the start of the corpus.
+                # Gradients go back through this loop and no further. Otherwise every step would
+                # have to propagate them back to the start of the corpus.
                 outputs = []
                 state = self._initial_state
                 for time_step in range(num_steps):
@@ -117,7 +117,8 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # The loss of a word is -log softmax(output @ softmax_w + softmax_b)[target].
+        # As the article's sequence_loss_by_example: the logits are output @ softmax_w + softmax_b,
+        # and the loss of a word is -log softmax(logits)[target].
         targets = tf.reshape(input_.targets, [-1])
         self._loss = loss = rnn.sequence_loss(
             output, softmax_w, softmax_b, targets, fast=FLAGS.rnn_mode == "fused"
@@ -268,7 +269,7 @@ def main(_):
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
                 mtst = PTBModel(is_training=False, config=config, input_=test_input)
 
-        sv = run.Supervisor()
+        sv = run.Supervisor()  # It is tf.train.Supervisor, without services in the background.
         with (
             sv.managed_session() as session,
             this_run.in_session(session, sv.saver, m, mvalid) as training,

@@ -253,7 +253,8 @@ def _path(folder, number):
 def _numbers(folder):
     """Returns the numbers of the checkpoints in a folder, whole or not, in order."""
     names = [name.removeprefix(PREFIX) for name in os.listdir(folder) if name.startswith(PREFIX)]
-    return sorted(int(name) for name in names if name.isdecimal())
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    return [number for number in numbers if os.path.isdir(_path(folder, number))]
 
 
 def _lines(sums):

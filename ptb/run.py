@@ -52,6 +52,8 @@ def open_run(flags, config, corpus, raw_data, vocabulary):
       UserError: another process trains there; or there are checkpoints, and none is whole, or the
         last one is of another run, or it is within an epoch that would not be trained to its end.
     """
+    if math.isnan(flags.save_minutes):  # It would never be time to save.
+        raise UserError("--save_minutes is nan; it must be a number")
     name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
     folder = os.path.join(files.local_path(flags.save_path), name)
     if flags.restart:

@@ -153,6 +153,15 @@ def test_what_was_not_written_is_nobodys_business(name, save, two):
     assert sorted(os.listdir(two)) == sorted([name, "checkpoint-000003", "checkpoint-000004"])
 
 
+@pytest.mark.parametrize("name", ["checkpoint-000009", "checkpoint-7", "checkpoint-x"])
+def test_file_or_folder_of_another_name_is_no_checkpoint(name, two):
+    if name == "checkpoint-7":
+        (two / name).mkdir()
+    else:
+        (two / name).write_text("")
+    assert_continues(two, SECOND, 2)
+
+
 def test_two_whole_checkpoints_stay_beside_a_damaged_one(save, two):
     damage(two / "checkpoint-000002" / "run.json", "empty")
     save(two, SECOND, 3)

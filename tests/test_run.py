@@ -251,6 +251,12 @@ def test_differences_have_their_full_names(before, now, said):
         run.refuse_another_run("folder", found, now, ["the"])
 
 
+def test_interval_that_is_no_number_is_refused(tmp_path, corpus):
+    with pytest.raises(UserError, match="--save_minutes is nan"):
+        with opened(tmp_path, corpus, save_minutes=math.nan):
+            pass
+
+
 def test_mode_epochs_and_version_may_change(tmp_path, corpus, monkeypatch):
     with pytest.raises(Stopped):
         follow(tmp_path, corpus, ask=(0, 7))
