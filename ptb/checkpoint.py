@@ -78,7 +78,10 @@ def save(folder, facts, position, vocabulary, save_variables):
     Raises:
       OSError, tf.errors.OpError: it cannot be written; nothing of it is left.
     """
-    path = _path(folder, max(_numbers(folder), default=0) + 1)
+    number = max(_numbers(folder), default=0) + 1
+    while os.path.lexists(_path(folder, number)):  # Somebody's file may have the name.
+        number += 1
+    path = _path(folder, number)
     with files.whole(path) as unfinished:
         os.mkdir(unfinished)
         save_variables(os.path.join(unfinished, VARIABLES))
