@@ -102,11 +102,6 @@ def prune(folder, damaged):
         files.remove(_path(folder, number))
 
 
-def is_any(folder):
-    """Returns whether there is a checkpoint in a folder, whole or not."""
-    return os.path.isdir(folder) and bool(_numbers(folder))
-
-
 def newest(folder):
     """Returns (the newest whole Checkpoint of a run's folder or None, numbers of damaged ones).
 
@@ -114,7 +109,7 @@ def newest(folder):
     checkpoints: where one disappears while it is read, the folder is looked through again.
 
     Raises:
-      UserError: a checkpoint may not be read.
+      UserError: the folder or a checkpoint cannot be read.
     """
     while True:
         damaged = {}
@@ -132,7 +127,7 @@ def newest(folder):
                 found = None
         except Damaged:
             continue
-        except PermissionError as error:
+        except OSError as error:
             raise UserError(f"{error.filename}: {error.strerror}; make it readable") from error
         for message in damaged.values():
             print(message, file=sys.stderr)
@@ -152,7 +147,7 @@ def find(path):
     if name not in (VARIABLES, f"{VARIABLES}.index"):
         folder = path
     folder = folder or os.curdir
-    if os.path.exists(os.path.join(folder, RECORD)):
+    if any(os.path.exists(os.path.join(folder, name)) for name in (RECORD, SUMS)):
         try:
             return read(folder)
         except Damaged as error:

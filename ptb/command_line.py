@@ -51,7 +51,7 @@ def run(main, argv=None):
     with errors_in_one_line(argv[0]):
         try:
             words = FLAGS(argv)[1:]
-        except flags.Error as error:
+        except (flags.Error, UnicodeDecodeError) as error:
             hints = [hint for flag, hint in TUTORIALS_FLAGS.items() if flag in str(error)]
             raise UserError("; ".join([str(error), *hints, "--help lists the flags"])) from error
         if words:
@@ -165,8 +165,16 @@ def get_config(name, module):
     classes = _configurations(module)
     if name.lower() not in classes:
         raise UserError(f"--config {name}: unknown; {module.__name__}.py has {', '.join(classes)}")
-    config = classes[name.lower()]()
-    check_config(config)
+    try:
+        config = classes[name.lower()]()
+        check_config(config)
+    except UserError:
+        raise
+    except Exception as error:  # A class of the user's may raise anything.
+        raise UserError(
+            f"{classes[name.lower()].__name__}: {type(error).__name__}: {error}; mend it in "
+            f"{module.__name__}.py"
+        ) from error
     return config
 
 

@@ -94,7 +94,10 @@ def _why_no_corpus(data_path):
         return f"{data_path}: No such file or directory"
     if not os.path.isdir(data_path):
         return f"{data_path} is a file; name the folder of train.txt, valid.txt and test.txt"
-    names = sorted(name for name in os.listdir(data_path) if not name.startswith("."))
+    try:
+        names = sorted(name for name in os.listdir(data_path) if not name.startswith("."))
+    except OSError as error:
+        return f"{data_path}: {error.strerror}; make it readable"
     if not names:
         return f"{data_path} is empty; it needs train.txt, valid.txt and test.txt"
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
@@ -125,14 +128,19 @@ def download(folder):
     for url in URLS:
         try:
             texts = fetch_texts(url) if url.endswith("/") else unpack(fetch_archive(url))
-            _store(texts, folder)
-            return True
         except DownloadError as error:
             reason = error
         except (tarfile.TarError, EOFError, zlib.error) as error:
             reason = f"not a whole .tgz archive: {error}"
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
+        else:
+            try:
+                _store(texts, folder)
+            except OSError as error:
+                print(f"PTB cannot be stored in {folder}: {error.strerror}")
+                return False
+            return True
         print(f"No PTB from there: {reason}")
     return False
 

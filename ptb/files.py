@@ -53,6 +53,10 @@ def whole(path):
     Raises:
       OSError: it cannot be written; nothing of it is left.
     """
+    path = os.path.realpath(path)  # Where it is a link, what that leads to is replaced.
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        yield path  # A device or a pipe is written to as it is.
+        return
     folder, name = os.path.split(path)
     unfinished = os.path.join(folder, f"{UNFINISHED}-{os.getpid()}-{name}")
     _delete(unfinished)  # of an earlier process of that number
@@ -65,14 +69,28 @@ def whole(path):
     except BaseException:
         _delete(unfinished)
         raise
-    _flush_names(folder or os.curdir)
+    _flush_names(folder)
+
+
+@contextlib.contextmanager
+def unless_open(path):
+    """Lets the block fail, with a warning, where Windows does not replace a file that is open.
+
+    For files that can be written again later, such as a table that somebody looks at.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        if os.name != "nt":
+            raise
+        warn_once("open", f"{path} is open elsewhere and stays as it is: {error.strerror}")
 
 
 def remove(path):
     """Removes a folder; nobody ever finds half of it under its name.
 
-    What cannot be removed stays, with a warning: a disk in the network refuses while a reader has a
-    file open, and that is no reason to end a run.
+    What cannot be removed is left for the next start, with a warning: a disk in the network refuses
+    while a reader has a file open, and that is no reason to end a run.
     """
     folder, name = os.path.split(path)
     going = os.path.join(folder, f"{UNFINISHED}-{os.getpid()}-{name}")
@@ -80,9 +98,8 @@ def remove(path):
         os.rename(path, going)
         shutil.rmtree(going)
     except OSError as error:
-        warn_once(
-            "removing", f"{path} cannot be removed now: {error.strerror}; it may be deleted later."
-        )
+        left = going if os.path.exists(going) else path
+        warn_once("removing", f"{left} cannot be removed now: {error.strerror}.")
 
 
 def remove_unfinished(folder):
@@ -128,6 +145,10 @@ def _flush_names(folder):
 
 def _sync(descriptor, path):
     try:
+        if hasattr(fcntl, "F_FULLFSYNC"):  # The fsync of macOS stops at the cache of the disk.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+                return
         os.fsync(descriptor)
     except OSError as error:
         if error.errno in LOST:
@@ -147,7 +168,8 @@ def reason_of(error):
     """
     text = getattr(error, "strerror", None) or str(error)
     known = [os.strerror(number) for number in errno.errorcode if os.strerror(number) in text]
-    return max(known, key=len, default=text.splitlines()[0])
+    first_line = text.splitlines()[0] if text else type(error).__name__
+    return max(known, key=len, default=first_line)
 
 
 def sha256_of(path):
@@ -195,16 +217,25 @@ def plain_folder(folder):
     """Yields a path of a folder that has none of the signs by which TensorFlow knows a pattern.
 
     TensorFlow writes a checkpoint under a name such as `runs/[lr=1]`, and then does not find it.
+
+    Raises:
+      UserError: such a path needs the system's temporary folder, which cannot be written to.
     """
     if not PATTERN.search(folder):
         yield folder
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        link = os.path.join(temporary, "folder")
+    with contextlib.ExitStack() as stack:
         try:
-            os.symlink(os.path.abspath(folder), link, target_is_directory=True)
-        except OSError:  # Windows allows links to some users only.
-            shutil.copytree(folder, link)
+            link = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "folder")
+            try:
+                os.symlink(os.path.abspath(folder), link, target_is_directory=True)
+            except OSError:  # Windows allows links to some users only.
+                shutil.copytree(folder, link)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be read by way of the temporary folder: {error.strerror}; "
+                "rename it without brackets, stars and question marks"
+            ) from error
         yield link
 
 

@@ -39,8 +39,9 @@ def write_csv(folder, results):
     Raises:
       OSError: it cannot be written; the file is what it was before.
     """
+    path = os.path.join(folder, CSV)
     with (
-        files.whole(os.path.join(folder, CSV)) as unfinished,
+        files.unless_open(path), files.whole(path) as unfinished,
         open(unfinished, "w", encoding="utf-8", newline="") as file,
     ):
         table = csv.writer(file, lineterminator="\n")
@@ -133,9 +134,10 @@ def _join(folder, steps_done):
                 # A process that is killed while it joins the files leaves some points twice.
                 kept.setdefault((its_tags, event.step, bool(event.graph_def)), event)
     if len(ours) > 1 or len(kept) < num_events or not all_whole:
-        with files.whole(ours[0]) as unfinished, tf.io.TFRecordWriter(unfinished) as records:
-            for event in kept.values():
-                records.write(event.SerializeToString())
-        for path in ours[1:]:
-            os.remove(path)
+        with files.unless_open(ours[0]):
+            with files.whole(ours[0]) as unfinished, tf.io.TFRecordWriter(unfinished) as records:
+                for event in kept.values():
+                    records.write(event.SerializeToString())
+            for path in ours[1:]:
+                os.remove(path)
     return any(event.graph_def for event in kept.values())

@@ -27,20 +27,22 @@ if not kept.endswith({LOADED!r}):
 def _stderr_kept():
     """Keeps what is written to stderr while the block runs, and prints it if the block fails."""
     try:
-        stderr = os.dup(2)
         keeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", KEEPER], stdin=subprocess.PIPE)
-    except (OSError, ValueError):  # No process can be started here.
+    except (OSError, ValueError, TypeError):  # No process can be started here.
         yield
         return
+    stderr = os.dup(2)
     os.dup2(keeper.stdin.fileno(), 2)
     try:
         yield
-        os.write(2, LOADED)
+        with contextlib.suppress(OSError):  # Somebody may have ended the keeper.
+            os.write(2, LOADED)
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
         keeper.stdin.close()
-        keeper.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            keeper.wait(timeout=10)
 
 
 def _say_interrupted(*_):

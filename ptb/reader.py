@@ -84,6 +84,19 @@ def _read_chunks(filename):
         print(f"{name}: byte order marks within the text were left out.", file=sys.stderr)
 
 
+def has_other_space(filename):
+    """Returns whether a text has signs that the first release left out or took for a space.
+
+    These are the white space of Unicode beyond SPACE, and byte order marks within the text.
+    """
+    with open(filename, encoding="utf-8-sig") as file:
+        while chunk := file.read(CHUNK):
+            if any(sign.isspace() and sign not in SPACE or sign == BYTE_ORDER_MARK
+                   for sign in {*chunk}):
+                return True
+    return False
+
+
 def _what_is_not_utf8(filename):
     """Returns which line of a file is the first that is not UTF-8, and what converts the file."""
     convert = f"convert it first: iconv -f {{}} -t UTF-8 '{filename}' > converted.txt"

@@ -26,7 +26,7 @@ from ptb.command_line import POSITIVE, WHOLE
 from ptb.errors import Stopped, UserError
 from ptb.progress import Line
 from ptb.quiet import tf
-from ptb.reader import corpus_files
+from ptb.reader import corpus_files, has_other_space
 
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
 LOSSES_AN_EPOCH = 100  # about how many points of the training loss an event file gets
@@ -91,6 +91,7 @@ class Run:
         self._same_command = "the same command" + (" without --restart" if flags.restart else "")
         files.remove_unfinished(folder)
         self._found, self._damaged = checkpoint.newest(folder)
+        self._has_checkpoint = self._found is not None
         self.position = self._found.position if self._found else Position()
         self._refuse_what_cannot_go_on()
 
@@ -100,6 +101,14 @@ class Run:
                 f"{self.folder}: no checkpoint there is whole; train anew: --restart moves the "
                 "folder aside first"
             )
+        if self._found and "ids" not in self._found.facts:
+            texts = [path for path in corpus_files(self._corpus.folder) if has_other_space(path)]
+            if texts:
+                raise UserError(
+                    f"{self.folder} is of the first release, which split the words of {texts[0]} "
+                    "at no-break or wide spaces as well. Use another --save_path, or --restart, "
+                    "which moves that run aside"
+                )
         if self._found:
             refuse_another_run(self.folder, self._found, self._facts, self._vocabulary)
         if self.position.step and self.position.epoch >= self.max_max_epoch:
@@ -181,6 +190,7 @@ class Run:
             path = checkpoint.save(
                 self.folder, self._facts, position, self._vocabulary, save_variables
             )
+            self._has_checkpoint = True
             checkpoint.prune(self.folder, self._damaged)
         return path
 
@@ -192,7 +202,7 @@ class Run:
         except (OSError, tf.errors.OpError) as error:
             reason = files.reason_of(error)
             what_stays = "no checkpoint is there yet"
-            if checkpoint.is_any(self.folder):
+            if self._has_checkpoint:
                 what_stays = (
                     f"the last whole checkpoint stays, and {self._same_command} continues from it"
                 )

@@ -13,6 +13,7 @@ from ptb.errors import UserError
 from ptb.history import EpochResult
 from ptb.quiet import tf
 from ptb.rnn import LSTMStateTuple
+from test_files import System
 
 FACTS = {
     "config": {"hidden_size": 3, "num_layers": 1, "batch_size": 2, "max_max_epoch": 3},
@@ -76,10 +77,8 @@ def assert_continues(folder, position, value):
 
 def test_position_and_variables_come_back(save, tmp_path):
     assert checkpoint.newest(str(tmp_path)) == (None, set())
-    assert not checkpoint.is_any(str(tmp_path))
     save(tmp_path, FIRST, 1)
     assert_continues(tmp_path, FIRST, 1)
-    assert checkpoint.is_any(str(tmp_path))
 
 
 def test_last_two_are_kept_and_nothing_else(save, two):
@@ -160,6 +159,23 @@ def test_file_or_folder_of_another_name_is_no_checkpoint(name, two):
     else:
         (two / name).write_text("")
     assert_continues(two, SECOND, 2)
+
+
+def test_name_that_is_taken_is_left_out(save, two):
+    (two / "checkpoint-000003").write_text("somebody's")
+    save(two, FIRST, 3)
+    assert_continues(two, FIRST, 3)
+    assert sorted(os.listdir(two)) == [f"checkpoint-{number:06d}" for number in (2, 3, 4)]
+    assert (two / "checkpoint-000003").read_text() == "somebody's"
+
+
+def test_folder_that_cannot_be_listed_is_named(two, monkeypatch):
+    def fail(path):
+        raise OSError(116, "Stale file handle", path)
+
+    monkeypatch.setattr(checkpoint, "os", System(listdir=fail))
+    with pytest.raises(UserError, match=f"{two}: Stale file handle"):
+        checkpoint.newest(str(two))
 
 
 def test_two_whole_checkpoints_stay_beside_a_damaged_one(save, two):

@@ -80,6 +80,25 @@ def test_impossible_values_are_named(field, value, problem):
         check_config(config)
 
 
+def test_class_that_raises_is_named():
+    class module:
+        __name__ = "configs"
+
+        class NeedyConfig(configs.SmallConfig):
+            def __init__(self, size):
+                self.hidden_size = size
+
+        class WrongConfig(configs.SmallConfig):
+            @property
+            def num_steps(self):
+                return 1 // 0
+
+    module.__name__ = "configs"
+    for name, said in ("needy", "NeedyConfig: TypeError"), ("wrong", "WrongConfig: ZeroDivisionEr"):
+        with pytest.raises(UserError, match=f"^{said}.*; mend it in configs.py$"):
+            get_config(name, module)
+
+
 @pytest.mark.parametrize("field", VALUES)
 def test_missing_fields_are_named(field):
     fields = {name: values[0] for name, values in VALUES.items() if name != field}

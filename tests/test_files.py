@@ -1,5 +1,6 @@
 """Files that are whole or absent, on disks that refuse this or that."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -120,10 +121,51 @@ def test_what_cannot_be_removed_now_stays_with_a_warning(tmp_path, monkeypatch, 
     (tmp_path / "folder").mkdir()
     monkeypatch.setattr(files, "shutil", types.SimpleNamespace(rmtree=failing(errno.ENOTEMPTY)))
     files.remove(str(tmp_path / "folder"))
-    assert "folder cannot be removed now: Directory not empty" in capsys.readouterr().err
+    left = f"{tmp_path}/.unfinished-{os.getpid()}-folder"
+    assert f"{left} cannot be removed now: Directory not empty" in capsys.readouterr().err
     monkeypatch.undo()
     files.remove_unfinished(str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+def test_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+def test_device_stays_a_device():
+    with files.whole("/dev/null") as unfinished:
+        assert unfinished == "/dev/null"
+    assert pathlib.Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("name", ["nt", "posix"])
+def test_file_that_windows_does_not_replace(name, monkeypatch, capsys):
+    monkeypatch.setattr(files, "os", System(name=name))
+    expected = pytest.raises(PermissionError) if name == "posix" else contextlib.nullcontext()
+    with expected, files.unless_open("history.csv"):
+        raise PermissionError(errno.EACCES, "Access is denied")
+    assert ("history.csv is open elsewhere" in capsys.readouterr().err) == (name == "nt")
+
+
+@pytest.mark.parametrize("error, reason", [
+    (OSError(), "OSError"), (ValueError("first\nsecond"), "first"),
+    (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+])
+def test_reason_of_an_error(error, reason):
+    assert files.reason_of(error) == reason
+
+
+def test_no_temporary_folder(monkeypatch):
+    def fail():
+        raise OSError(errno.ENOENT, "No usable temporary directory")
+
+    monkeypatch.setattr(files, "tempfile", types.SimpleNamespace(TemporaryDirectory=fail))
+    with pytest.raises(UserError, match="temporary folder: No usable temporary directory; rename"):
+        with files.plain_folder("[a]"):
+            pass
 
 
 def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path):

@@ -305,6 +305,13 @@ def test_what_names_a_checkpoint(name, there, trained, monkeypatch):
                 LanguageModel.load(path)
 
 
+def test_checkpoint_that_lost_its_record(trained, tmp_path):
+    folder = shutil.copytree(trained / "checkpoint-000003", tmp_path / "checkpoint-000003")
+    (folder / "run.json").unlink()
+    with pytest.raises(UserError, match="000003 is damaged: run.json is missing"):
+        LanguageModel.load(str(folder))
+
+
 def test_damaged_checkpoint_named_from_within_its_folder(trained, tmp_path, monkeypatch):
     folder = shutil.copytree(trained / "checkpoint-000003", tmp_path / "checkpoint-000003")
     (folder / "run.json").write_text("{}")

@@ -251,6 +251,31 @@ def test_differences_have_their_full_names(before, now, said):
         run.refuse_another_run("folder", found, now, ["the"])
 
 
+@pytest.mark.parametrize("space", ["\u3000", "\u00a0", "\u2028", "\ufeff"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_first_releases_run_on_a_text_that_is_read_otherwise_now(
+    part, space, tmp_path, corpus, monkeypatch
+):
+    text = shutil.copytree(corpus, tmp_path / "text")
+    with open(text / f"ptb.{part}.txt", "a", encoding="utf-8") as file:
+        file.write(f"w1{space}w2\n")
+    with pytest.raises(Stopped):
+        follow(tmp_path, text, ask=(0, 7))
+    with opened(tmp_path, text):
+        pass  # A run of this release goes on.
+    newest = checkpoint.newest
+
+    def of_the_first_release(folder):
+        found, damaged = newest(folder)
+        facts = {name: value for name, value in found.facts.items() if name != "ids"}
+        return found._replace(facts=facts), damaged
+
+    monkeypatch.setattr(checkpoint, "newest", of_the_first_release)
+    with pytest.raises(UserError, match=f"is of the first release, which split .*{part}.txt at no"):
+        with opened(tmp_path, text):
+            pass
+
+
 def test_interval_that_is_no_number_is_refused(tmp_path, corpus):
     with pytest.raises(UserError, match="--save_minutes is nan"):
         with opened(tmp_path, corpus, save_minutes=math.nan):
