@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 # ptb comes before TensorFlow, because it hides the messages that TensorFlow prints while it loads.
-from ptb import command_line, dataset, files, reader, rnn, run
+from ptb import command_line, dataset, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
 
 import tensorflow.compat.v1 as tf
@@ -64,7 +64,10 @@ class PTBInput:
 
 
 class PTBModel:
-    """The PTB model: embedding, LSTM layers, softmax; and, in training, its update."""
+    """The PTB model: embedding, LSTM layers, softmax; and, in training, its update.
+
+    Its attribute loss is the negative log probability (nats) of each of the batch's targets.
+    """
 
     def __init__(self, is_training, config, input_):
         self._input = input_
@@ -79,10 +82,7 @@ class PTBModel:
 
         attn_cell = lstm_cell
         if is_training and config.keep_prob < 1:
-            shape = [num_steps, batch_size, size]
-            masks = rnn.dropout_masks(
-                config.num_layers, shape, config.keep_prob, FLAGS.seed, global_step, data_type()
-            )
+            masks = rnn.dropout_masks(config, FLAGS.seed, global_step, data_type())
 
             def attn_cell(layer):
                 return rnn.DropoutWrapper(lstm_cell(layer), masks[layer + 1])
@@ -120,9 +120,8 @@ class PTBModel:
         # As the article's sequence_loss_by_example: the logits are output @ softmax_w + softmax_b,
         # and the loss of a word is -log softmax(logits)[target].
         targets = tf.reshape(input_.targets, [-1])
-        self._loss = loss = rnn.sequence_loss(
-            output, softmax_w, softmax_b, targets, fast=FLAGS.rnn_mode == "fused"
-        )
+        fast = FLAGS.rnn_mode == "fused"
+        self.loss = loss = rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast)
         self._cost = cost = tf.reduce_sum(loss) / batch_size
         self._final_state = state
 
@@ -151,11 +150,6 @@ class PTBModel:
     def initial_state(self):
         """One (c, h) for each layer, each [batch_size, hidden_size]; zero unless fed."""
         return self._initial_state
-
-    @property
-    def loss(self):
-        """The negative log probability (nats) of each target, [batch_size * num_steps]."""
-        return self._loss
 
     @property
     def cost(self):
@@ -235,20 +229,24 @@ def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
     tf.disable_eager_execution()
     config = command_line.get_config(FLAGS.config, configs)
-    files.make_folder(FLAGS.save_path)
     is_named = not FLAGS["data_path"].using_default_value
     corpus = dataset.find_corpus(FLAGS.data_path, explicit=is_named)
     vocabulary = reader.read_vocabulary(corpus.folder, config.vocab_size)
     raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=vocabulary)
-    train_data, valid_data, test_data, vocab_size = raw_data
-    config.vocab_size = config.vocab_size or vocab_size
+    config.vocab_size = config.vocab_size or len(vocabulary)
 
     # What the article does not have (going on after a stop, saving, a display) is behind this_run.
-    opened = run.open_run(FLAGS, config, corpus, raw_data, vocabulary)
-    with opened as this_run, tf.Graph().as_default():
+    with run.open_run(FLAGS, config, corpus, raw_data, vocabulary) as this_run:
         if this_run.is_finished:
             this_run.show_results()
-            return
+        else:
+            train(this_run, config, raw_data)
+
+
+def train(this_run, config, raw_data):
+    """Does what the article's main does: builds the three models, trains, validates and tests."""
+    train_data, valid_data, test_data, _ = raw_data
+    with tf.Graph().as_default():
         run.make_deterministic(FLAGS.seed)
         initializer = rnn.uniform_initializer(config.init_scale, FLAGS.seed)
 
@@ -270,19 +268,15 @@ def main(_):
                 mtst = PTBModel(is_training=False, config=config, input_=test_input)
 
         sv = run.Supervisor()  # It is tf.train.Supervisor, without services in the background.
-        with (
-            sv.managed_session() as session,
-            this_run.in_session(session, sv.saver, m, mvalid) as training,
-        ):
+        with sv.managed_session() as session, this_run.going_on(session, sv, m, mvalid) as training:
             for i in training.epochs_left():
                 lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
                 learning_rate = config.learning_rate * lr_decay
                 m.assign_lr(session, learning_rate)
 
                 print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
-                train_perplexity = run_epoch(
-                    session, m, eval_op=m.train_op, verbose=True, follow=training.train_pass()
-                )
+                train_perplexity = run_epoch(session, m, eval_op=m.train_op, verbose=True,
+                                             follow=training.train_pass())
                 print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
                 valid_perplexity = run_epoch(session, mvalid, follow=training.valid_pass())
                 print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))

@@ -121,26 +121,27 @@ class MultiRNNCell:
         return inputs, tuple(new_states)
 
 
-def dropout_masks(num_layers, shape, keep_prob, seed, step, dtype):
+def dropout_masks(config, seed, step, dtype):
     """Returns the dropout masks of a training step: for the embedded input, then for each layer.
 
     They are a function of the seed, the training step, the layer and the shape alone, so that a run
     that is taken up again draws the masks that it would have drawn.
 
     Args:
-      num_layers: number of LSTM layers.
-      shape: [num_steps, batch_size, size], the shape of one mask.
-      keep_prob: probability of keeping a unit.
+      config: the configuration.
       seed: a whole number.
       step: a scalar tensor, the training step.
       dtype: type of the masks.
 
     Returns:
-      A list of num_layers + 1 masks: 1 / keep_prob where a unit is kept, else 0.
+      A list of num_layers + 1 masks [num_steps, batch_size, hidden_size]: 1 / keep_prob where a
+      unit is kept, else 0.
     """
+    shape = [config.num_steps, config.batch_size, config.hidden_size]
+    keep_prob = config.keep_prob
     with tf.name_scope("dropout"):
         masks = []
-        for layer in range(num_layers + 1):
+        for layer in range(config.num_layers + 1):
             key = tf.stack([tf.constant((layer << 32) + seed, tf.int64), tf.cast(step, tf.int64)])
             kept = tf.random.stateless_uniform(shape, key, alg="philox") < keep_prob
             masks.append(tf.cast(kept, dtype) / tf.constant(keep_prob, dtype))

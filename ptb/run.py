@@ -55,7 +55,7 @@ def open_run(flags, config, corpus, raw_data, vocabulary):
     if math.isnan(flags.save_minutes):  # It would never be time to save.
         raise UserError("--save_minutes is nan; it must be a number")
     name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
-    folder = os.path.join(files.local_path(flags.save_path), name)
+    folder = os.path.join(files.make_folder(flags.save_path), name)
     if flags.restart:
         files.set_aside(folder)
     files.make_folder(folder)
@@ -130,7 +130,7 @@ class Run:
         monitor.print_results(self.folder, self.position)
 
     @contextlib.contextmanager
-    def in_session(self, session, saver, model, valid_model):
+    def going_on(self, session, supervisor, model, valid_model):
         """Yields the Training: the run goes on in a session, from its newest checkpoint.
 
         Within the block a signal, such as Ctrl-C, stops the run at the end of a step, and a cost
@@ -138,7 +138,7 @@ class Run:
 
         Args:
           session: a session in which all variables are initialized.
-          saver: a `tf.train.Saver` of all variables.
+          supervisor: the Supervisor, which has a saver of all variables.
           model: the PTBModel that is trained.
           valid_model: the PTBModel that is validated.
 
@@ -147,7 +147,8 @@ class Run:
         """
         if self._found:
             variables = tf.global_variables()
-            checkpoint.restore(saver, session, self._found.variables_path, variables)
+            path = self._found.variables_path
+            checkpoint.restore(supervisor.saver, session, path, variables)
         epochs, train_size = self.position.epoch, model.input.epoch_size
         with self.saving():
             history.write_csv(self.folder, self.position.history)
@@ -165,7 +166,7 @@ class Run:
                 self.position,
             )
             training = Training(
-                self, session, saver, model, valid_model, events, display, stop_request
+                self, session, supervisor.saver, model, valid_model, events, display, stop_request
             )
             try:
                 yield training
@@ -214,7 +215,7 @@ class Run:
 
 
 class Training:
-    """A run in a session, which is told of each step; see Run.in_session.
+    """A run in a session, which is told of each step; see Run.going_on.
 
     Attributes:
       position: the checkpoint.Position. It moves here only: after a training step, after an epoch

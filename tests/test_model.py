@@ -45,8 +45,7 @@ def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
             "state": model.final_state,
             "grads": {v.op.name: g for v, g in zip(tvars, tf.gradients(model.cost, tvars))},
             "masks": rnn.dropout_masks(
-                layers, [3, 4, 6], keep_prob, lstm.FLAGS.seed, tf.train.get_global_step(),
-                tf.float32,
+                config, lstm.FLAGS.seed, tf.train.get_global_step(), tf.float32
             ),
         }
         vals = session.run(fetches, feed)
@@ -78,9 +77,10 @@ def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
 
 
 def test_masks_are_fresh_and_kept_units_make_up_for_dropped_ones():
-    def masks(layer=0, **change):
-        args = {"keep_prob": 0.3, "seed": 1, "step": 0, **change}
-        return rnn.dropout_masks(1, [5, 20, 100], dtype=tf.float32, **args)[layer]
+    config = tiny(num_layers=1, num_steps=5, batch_size=20, hidden_size=100, keep_prob=0.3)
+
+    def masks(layer=0, seed=1, step=0):
+        return rnn.dropout_masks(config, seed, step, tf.float32)[layer]
 
     with tf.Graph().as_default(), tf.Session() as session:
         first, again, *others = session.run(
