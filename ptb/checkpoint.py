@@ -9,19 +9,24 @@
 
 Nothing in it is an absolute path, so the folder can be moved. Other files that somebody puts there,
 such as a file manager's .DS_Store, are nobody's business.
+
+The checkpoints of the PTB tutorial of TensorFlow 1.x have the variables only, under names that
+differ by version and mode; they are found and restored as well.
 """
 
 import dataclasses
+import glob
 import itertools
 import json
 import os
+import re
 import sys
 import typing
 from zipfile import BadZipFile
 
 import numpy as np
 
-from ptb import files
+from ptb import files, reader
 from ptb.errors import UserError
 from ptb.history import EpochResult
 from ptb.quiet import tf
@@ -34,6 +39,19 @@ STATE = "state.npz"
 VOCABULARY = "vocabulary.txt"
 RECORD = "run.json"
 SUMS = "SHA256SUMS"
+CELL = "Model/RNN/multi_rnn_cell/cell_{}/"
+OUR_NAMES = ("basic_lstm_cell/kernel", "basic_lstm_cell/bias")  # of the variables of a layer
+# The names in the tutorial's checkpoints. Shapes and gate order are the same in all of them, and
+# none holds the forget bias, which is 0. In block mode TensorFlow 1.3, and no later version, also
+# clips c to [-3, 3], which a checkpoint does not tell.
+TUTORIALS_NAMES = (
+    OUR_NAMES,  # basic mode, TensorFlow 1.2 to 1.15
+    ("basic_lstm_cell/weights", "basic_lstm_cell/biases"),  # TensorFlow 1.0 and 1.1
+    ("lstm_cell/kernel", "lstm_cell/bias"),  # block mode, TensorFlow 1.3 to 1.15
+    # cuDNN mode: TensorFlow 1.3 saves this readable copy beside the buffer, later versions do not.
+    ("cudnn_compatible_lstm_cell/kernel", "cudnn_compatible_lstm_cell/bias"),
+)
+CUDNN_BUFFER = "Model/lstm_params"  # all layers of cuDNN mode, in an order of cuDNN's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +79,39 @@ class Checkpoint(typing.NamedTuple):
     def variables_path(self):
         """The path of the variables, as a `tf.train.Saver` takes it."""
         return os.path.join(self.path, VARIABLES)
+
+
+class TutorialCheckpoint(typing.NamedTuple):
+    """A checkpoint of the PTB tutorial, and the layout of the model in it."""
+
+    variables_path: str  # as a `tf.train.Saver` takes it
+    num_layers: int
+    size: int  # units of a layer
+    vocab_size: int  # rows of the embedding
+    names: dict  # {name of a variable of ours: its name in the file}, for those of the layers
+
+    def read_vocabulary(self, data_path):
+        """Returns the words by id, from the corpus folder that the tutorial was trained on.
+
+        `<unk>` is among them, except where the corpus has none and its words fill all ids.
+
+        Raises:
+          UserError: no folder is named, its text cannot be read, or has more words than ids.
+        """
+        if data_path is None:
+            raise UserError(
+                f"{self.variables_path} has no vocabulary; name its corpus with --data_path"
+            )
+        data_path = files.local_path(data_path)
+        vocabulary = reader.read_vocabulary(data_path, add_unk=False)
+        if reader.UNK not in vocabulary and len(vocabulary) < self.vocab_size:
+            vocabulary.append(reader.UNK)
+        if len(vocabulary) > self.vocab_size:
+            raise UserError(
+                f"{data_path} has {len(vocabulary):,} word types, and {self.variables_path} "
+                f"{self.vocab_size:,}: it was trained on another corpus"
+            )
+        return vocabulary
 
 
 class Damaged(Exception):
@@ -160,29 +211,71 @@ def find(path):
     return found
 
 
-def restore(saver, session, path, variables):
-    """Loads variables into the session.
+def find_tutorial(path):
+    """Returns the TutorialCheckpoint that a path names.
 
-    Args:
-      saver: a `tf.train.Saver` of the variables.
-      session: the session.
-      path: where they are, as a saver takes it.
-      variables: the variables.
+    It is a path with or without .index, or a folder, where the checkpoint of most steps is taken.
 
     Raises:
-      UserError: they are not there, have another shape (which a saver does not notice), or cannot
-        be read.
+      UserError: there is none, it cannot be read, or it has not the tutorial's variables.
     """
+    path = path.removesuffix(".index")
+    if not os.path.exists(f"{path}.index"):
+        found = glob.glob(os.path.join(glob.escape(path), "*.index"))
+        if not found:
+            raise UserError(f"{path}: no trained model there; lstm.py trains one in Out/<config>")
+        path = max(found, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])
+        path = path.removesuffix(".index")
     folder, name = os.path.split(path)
     try:
         with files.plain_folder(folder) as plain:
-            plain_path = os.path.join(plain, name)
-            shapes = dict(tf.train.list_variables(plain_path))
+            shapes = dict(tf.train.list_variables(os.path.join(plain, name)))
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
+    names = {}
+    for layer in itertools.count():
+        cell = CELL.format(layer)
+        found = [pair for pair in TUTORIALS_NAMES if all(cell + name in shapes for name in pair)]
+        if not found:
+            break
+        names.update({cell + ours: cell + theirs for ours, theirs in zip(OUR_NAMES, found[0])})
+    if not layer and CUDNN_BUFFER in shapes:
+        raise UserError(
+            f"{path} is of the tutorial's cuDNN mode, which keeps the LSTM in one buffer that only "
+            "cuDNN can read; train in its basic or block mode"
+        )
+    if not layer or len(shapes.get("Model/embedding", ())) != 2:
+        raise UserError(f"{path} has not the variables of the PTB tutorial")
+    vocab_size, size = shapes["Model/embedding"]
+    return TutorialCheckpoint(path, layer, size, vocab_size, names)
+
+
+def restore(session, path, variables, names=None):
+    """Loads variables into the session, whose graph may be finished.
+
+    Args:
+      session: the session.
+      path: where they are, as a `tf.train.Saver` takes it.
+      variables: the variables.
+      names: {name of a variable: its name in the file}, where the two differ.
+
+    Raises:
+      UserError: they are not there, have another shape, or cannot be read.
+    """
+    folder, name = os.path.split(path)
+    names = {variable.op.name: variable.op.name for variable in variables} | (names or {})
+    try:
+        with files.plain_folder(folder) as plain:
+            found = tf.train.load_checkpoint(os.path.join(plain, name))
+            shapes = found.get_variable_to_shape_map()
             for variable in variables:
-                found, shape = shapes.get(variable.op.name), variable.shape.as_list()
-                if found != shape:
-                    raise ValueError(f"{variable.op.name} has shape {found}, not {shape}")
-            saver.restore(session, plain_path)
+                name, shape = names[variable.op.name], variable.shape.as_list()
+                if shapes.get(name) != shape:
+                    raise ValueError(f"{name} has shape {shapes.get(name)}, not {shape}")
+            for variable in variables:
+                initializer = variable.initializer
+                value = found.get_tensor(names[variable.op.name])
+                session.run(initializer, {initializer.inputs[1]: value})
     except (tf.errors.OpError, ValueError) as error:
         reason = getattr(error, "message", str(error)).splitlines()[0]
         raise UserError(f"{path}: not the variables of this model: {reason}") from error

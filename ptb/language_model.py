@@ -9,9 +9,7 @@ tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocab
 --data_path names the corpus it was trained on.
 """
 
-import glob
 import os
-import re
 import sys
 import types
 
@@ -38,7 +36,8 @@ class LanguageModel:
         print(model.generate("the company said", words=50, seed=3))
 
     A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
-    Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are.
+    Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are. In a
+    vocabulary without `<unk>`, which a checkpoint of the tutorial may have, they are a UserError.
 
     Attributes:
       vocabulary: the words, by id.
@@ -84,41 +83,21 @@ class LanguageModel:
 
     @classmethod
     def _load_tutorial(cls, path, data_path):
-        variables_path = _tutorial_checkpoint(path)
-        data_path = data_path and files.local_path(data_path)
-        folder, name = os.path.split(variables_path)
-        try:
-            with files.plain_folder(folder) as plain:
-                shapes = dict(tf.train.list_variables(os.path.join(plain, name)))
-        except (tf.errors.OpError, ValueError) as error:
-            raise UserError(
-                f"{variables_path} cannot be read; it is damaged, or no checkpoint"
-            ) from error
-        kernel = re.compile("Model/RNN/multi_rnn_cell/cell_[0-9]+/basic_lstm_cell/kernel")
-        num_layers = sum(map(bool, map(kernel.fullmatch, shapes)))
-        if not num_layers or len(shapes.get("Model/embedding", ())) != 2:
-            raise UserError(f"{variables_path} has not the variables of the PTB tutorial")
-        if data_path is None:
-            raise UserError(
-                f"{variables_path} has no vocabulary; name its corpus with --data_path"
-            )
-        vocab_size, size = shapes["Model/embedding"]
-        vocabulary = reader.read_vocabulary(data_path)
-        if len(vocabulary) > vocab_size:
-            raise UserError(
-                f"{data_path} has {len(vocabulary):,} word types, and {variables_path} "
-                f"{vocab_size:,}: it was trained on another corpus"
-            )
-        config = {"vocab_size": vocab_size, "hidden_size": size, "num_layers": num_layers,
-                  "batch_size": SENTENCES_AT_ONCE, "num_steps": WORDS_A_STEP}
-        description = f"{variables_path}: {num_layers} x {size} units"
-        return cls(variables_path, vocabulary, config, tf.float32, description)
+        found = checkpoint.find_tutorial(path)
+        config = {"vocab_size": found.vocab_size, "hidden_size": found.size,
+                  "num_layers": found.num_layers, "batch_size": SENTENCES_AT_ONCE,
+                  "num_steps": WORDS_A_STEP}
+        description = f"{found.variables_path}: {found.num_layers} x {found.size} units"
+        return cls(
+            found.variables_path, found.read_vocabulary(data_path), config, tf.float32,
+            description, found.names,
+        )
 
-    def __init__(self, variables_path, vocabulary, config, dtype, description):
+    def __init__(self, variables_path, vocabulary, config, dtype, description, names=None):
         self.vocabulary = vocabulary
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
-        self._unk = self._ids[reader.UNK]
+        self._unk = self._ids.get(reader.UNK)
         self._config = types.SimpleNamespace(**config)
         self._dtype = dtype
         self._graph = tf.Graph()
@@ -128,9 +107,8 @@ class LanguageModel:
             self._text = self._network(self._config.batch_size, self._config.num_steps)
             variables = tf.trainable_variables()
             self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
-            saver = tf.train.Saver(variables)
             try:
-                checkpoint.restore(saver, self._session, variables_path, variables)
+                checkpoint.restore(self._session, variables_path, variables, names)
             except UserError:
                 self.close()
                 raise
@@ -263,23 +241,20 @@ class LanguageModel:
         """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
         return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
 
-    def _to_ids(self, words):
+    def _to_ids(self, words, name="the text"):
         """Returns (ids, whether each is of an unknown word): arrays.
 
         `<eos>` is such a word where the corpus had no line end.
         """
-        ids = np.fromiter((self._ids.get(word, -1) for word in words), np.int32)
-        unknown = ids < 0
-        ids[unknown] = self._unk
-        return ids, unknown
+        unknown = np.fromiter((word not in self._ids for word in words), bool)
+        return np.fromiter(reader.word_ids(words, self._ids, name), np.int32), unknown
 
     def _prompt_ids(self, prompt):
         words = reader.split_words(prompt)
         if not words:
             raise UserError("the prompt has no words; '<eos>' starts a new line")
-        if words[0] != reader.EOS:
-            words = [reader.EOS, *words]
-        return list(self._to_ids(words)[0])
+        ids = [*self._to_ids(words, "the prompt")[0]]
+        return ids if words[0] == reader.EOS else [*self._to_ids([reader.EOS])[0], *ids]
 
     def _read(self, ids, state=None):
         """Reads ids on from a state; returns the logits after the last, and the state there."""
@@ -296,7 +271,7 @@ class LanguageModel:
     def _draw(self, logits, temperature, top_k, no_unk, rng):
         """Returns the id of the next word, drawn from the softmax of logits / temperature."""
         logits = logits[: len(self.vocabulary)]
-        if no_unk:
+        if no_unk and self._unk is not None:
             if len(logits) == 1:
                 raise UserError(f"the vocabulary has no word but {reader.UNK}; allow it")
             logits[self._unk] = -np.inf
@@ -377,16 +352,6 @@ def _check_finite(numbers):
     return numbers
 
 
-def _tutorial_checkpoint(path):
-    """Returns the path, without .index, of the checkpoint that a path names."""
-    if os.path.exists(f"{path}.index"):
-        return path
-    models = glob.glob(os.path.join(glob.escape(path), "*.index"))
-    if not models:
-        raise UserError(f"{path}: no trained model there; lstm.py trains one in Out/<config>")
-    return max(models, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])[:-6]
-
-
 def _check(right, name, value, allowed):
     if not right:
         raise UserError(f"{name} is {value}; it must be {allowed}")
@@ -395,7 +360,7 @@ def _check(right, name, value, allowed):
 def _say_unknown(model, text):
     """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`."""
     unknown = model.unknown_words(text)
-    if unknown:
+    if unknown and reader.UNK in model.vocabulary:
         shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
 

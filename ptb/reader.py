@@ -121,11 +121,12 @@ def _decodes(text, encoding):
     return True
 
 
-def _build_vocab(filename, vocab_size=None):
+def _build_vocab(filename, vocab_size=None, add_unk=True):
     """Returns {word: id}, ids by falling count in the file, then alphabetically.
 
     With a `vocab_size`, at most that many: the most frequent words and `<unk>`. `<unk>` takes the
-    last id where the file has none, or where it is too rare to be kept for its own count.
+    last id where the file has none, or where it is too rare to be kept for its own count. Without
+    `add_unk`, as in the tutorial, it is a word like the others.
 
     Raises:
       UserError: the file cannot be read, is not UTF-8, or holds no word.
@@ -134,21 +135,38 @@ def _build_vocab(filename, vocab_size=None):
     if not counter:
         raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
     words = sorted(counter, key=lambda word: (-counter[word], word))
-    if UNK not in words[:vocab_size]:
+    if add_unk and UNK not in words[:vocab_size]:
         words = [word for word in words if word != UNK]
         words = words[: None if vocab_size is None else vocab_size - 1] + [UNK]
     return {word: i for i, word in enumerate(words[:vocab_size])}
+
+
+def word_ids(words, word_to_id, name):
+    """Yields the ids of the words of a text; words not in `word_to_id` are `<unk>`.
+
+    Raises:
+      UserError: a word is not in it, and neither is `<unk>`; the message begins with the name of
+        the text and the line.
+    """
+    unknown = word_to_id.get(UNK)
+    line = 1
+    for word in words:
+        word_id = word_to_id.get(word, unknown)
+        if word_id is None:
+            raise UserError(
+                f"{name}, line {line}: '{word}' is not in the vocabulary, which has no {UNK} either"
+            )
+        yield word_id
+        line += word == EOS
 
 
 def _file_to_word_ids(filename, word_to_id):
     """Returns the file as an int32 array of ids; words not in `word_to_id` are `<unk>`.
 
     Raises:
-      UserError: the file cannot be read, is not UTF-8, or holds no word.
+      UserError: the file cannot be read, is not UTF-8, holds no word, or one that has no id.
     """
-    unknown = word_to_id[UNK]
-    ids = (word_to_id.get(word, unknown) for word in _read_words(filename))
-    ids = np.fromiter(ids, dtype=np.int32)
+    ids = np.fromiter(word_ids(_read_words(filename), word_to_id, filename), dtype=np.int32)
     if not ids.size:
         raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
     return ids
@@ -200,11 +218,11 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
     return train_data, valid_data, test_data, len(vocabulary)
 
 
-def read_vocabulary(data_path, vocab_size=None):
-    """Returns the list of the words of a corpus folder, by id; see ptb_raw_data."""
+def read_vocabulary(data_path, vocab_size=None, add_unk=True):
+    """Returns the list of the words of a corpus folder, by id; see _build_vocab."""
     train_path = corpus_files(data_path)[0]
     _refuse_pipes([train_path])
-    return list(_build_vocab(train_path, vocab_size))
+    return list(_build_vocab(train_path, vocab_size, add_unk))
 
 
 def epoch_steps(epoch_size):

@@ -147,8 +147,7 @@ class Run:
         """
         if self._found:
             variables = tf.global_variables()
-            path = self._found.variables_path
-            checkpoint.restore(supervisor.saver, session, path, variables)
+            checkpoint.restore(session, self._found.variables_path, variables)
         epochs, train_size = self.position.epoch, model.input.epoch_size
         with self.saving():
             history.write_csv(self.folder, self.position.history)

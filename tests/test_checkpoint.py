@@ -64,7 +64,7 @@ def assert_continues(folder, position, value):
     assert (found.facts, found.vocabulary) == (FACTS, WORDS)
     with tf.Graph().as_default(), tf.Session() as session:
         variable = tf.get_variable("Model/v", [1000])
-        checkpoint.restore(tf.train.Saver(), session, found.variables_path, [variable])
+        checkpoint.restore(session, found.variables_path, [variable])
         assert np.all(session.run(variable) == value)
     for name in vars(position):
         if name == "state" and position.state:
@@ -297,7 +297,17 @@ def test_variables_of_another_model_are_refused(name, said, two):
         variable = tf.get_variable(name, [7])
         path = f"{two}/checkpoint-000002/model.ckpt"
         with pytest.raises(UserError, match=f"{path}: not the variables of this model: {said}"):
-            checkpoint.restore(tf.train.Saver(), session, path, [variable])
+            checkpoint.restore(session, path, [variable])
+
+
+def test_restored_where_the_graph_is_finished_and_under_another_name(two):
+    """As a run does, whose Supervisor finishes the graph."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        variable = tf.get_variable("Model/other", [1000])
+        graph.finalize()
+        path = f"{two}/checkpoint-000002/model.ckpt"
+        checkpoint.restore(session, path, [variable], {"Model/other": "Model/v"})
+        assert np.all(session.run(variable) == 2)
 
 
 def test_what_may_not_be_read_is_not_damaged(two, monkeypatch):

@@ -43,6 +43,20 @@ def reference(params, ids):
     return -np.array([numpy_lstm.step(params, last, np.array([[y]]), state)[0] for y in words])
 
 
+def values_of(run_folder):
+    """Returns the values of the variables in a run's last checkpoint, {name: array}."""
+    path = models.last_model(run_folder)
+    return {name: tf.train.load_variable(path, name) for name, _ in tf.train.list_variables(path)}
+
+
+def write_variables(path, values):
+    """Writes a checkpoint as the tutorial leaves it: of the variables alone, {name: array}."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = {name: tf.Variable(value) for name, value in values.items()}
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(path))
+
+
 def sentence(words, length):
     return " ".join(RNG.choice(words, length)) if length else ""
 
@@ -227,14 +241,9 @@ def test_score_takes_text_or_words(model):
 
 def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
     """Of a checkpoint saved just as the training diverged."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        path = models.last_model(trained)
-        values = {name: tf.train.load_variable(path, name)
-                  for name, _ in tf.train.list_variables(path)}
-        values["Model/softmax_b"][:] = np.nan
-        variables = [tf.get_variable(name, initializer=v) for name, v in values.items()]
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver(variables).save(session, str(tmp_path / "model.ckpt-1"))
+    values = values_of(trained)
+    values["Model/softmax_b"][:] = np.nan
+    write_variables(tmp_path / "model.ckpt-1", values)
     (tmp_path / "train.txt").write_text("w1 w2\n")
     model = LanguageModel.load(str(tmp_path), str(tmp_path))
     for ask in (
@@ -282,10 +291,10 @@ def test_checkpoint_that_the_run_removes_meanwhile(trained, tmp_path, monkeypatc
     folder = shutil.copytree(trained, tmp_path / "run")
     restore = checkpoint.restore
 
-    def slowly(saver, session, path, variables):
+    def slowly(session, path, *args):
         if "000003" in path:
             shutil.move(folder / "checkpoint-000003", folder / "checkpoint-000004")
-        restore(saver, session, path, variables)
+        restore(session, path, *args)
 
     monkeypatch.setattr(checkpoint, "restore", slowly)
     assert "checkpoint-000004: " in LanguageModel.load(str(folder)).description
@@ -468,7 +477,7 @@ def test_tutorials_checkpoint_needs_its_corpus(trained, corpus, tmp_path):
     big = tmp_path / "big"
     big.mkdir()
     (big / "ptb.train.txt").write_text(" ".join(map(str, range(100))))
-    with pytest.raises(UserError, match="big has 101 word types, .*: it was trained on another"):
+    with pytest.raises(UserError, match="big has 100 word types, .*: it was trained on another"):
         LanguageModel.load(str(tmp_path), str(big))
     (tmp_path / "model.ckpt-12.index").write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match="model.ckpt-12 cannot be read; it is damaged"):
@@ -476,8 +485,78 @@ def test_tutorials_checkpoint_needs_its_corpus(trained, corpus, tmp_path):
 
 
 def test_other_checkpoint_is_refused(tmp_path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        session.run(tf.get_variable("v", [2]).initializer)
-        tf.train.Saver().save(session, str(tmp_path / "other"))
+    write_variables(tmp_path / "other", {"v": np.zeros(2)})
     with pytest.raises(UserError, match="other has not the variables of the PTB tutorial"):
         LanguageModel.load(str(tmp_path))
+
+
+NAMINGS = {
+    "TensorFlow 1.1": ("basic_lstm_cell/weights", "basic_lstm_cell/biases"),
+    "basic mode": ("basic_lstm_cell/kernel", "basic_lstm_cell/bias"),
+    "block mode": ("lstm_cell/kernel", "lstm_cell/bias"),
+    "cuDNN mode of TensorFlow 1.3": (
+        "cudnn_compatible_lstm_cell/kernel", "cudnn_compatible_lstm_cell/bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_naming_of_the_tutorial(naming, dtype, trained, corpus, tmp_path):
+    """They are this model's numbers under other names; in 16 bits with the tutorial's fp16."""
+    kernel, bias = NAMINGS[naming]
+    values = {
+        name.replace("basic_lstm_cell/kernel", kernel).replace("basic_lstm_cell/bias", bias):
+            value.astype(dtype) for name, value in values_of(trained).items()
+    }
+    if "cuDNN" in naming:
+        values["Model/lstm_params"] = np.zeros(9, dtype)
+    write_variables(tmp_path / "model.ckpt-7", values)
+    expected = LanguageModel.load(str(trained)).log_prob(["w1 w2 w3 w0", "w5"])
+    for path in tmp_path / "model.ckpt-7", tmp_path / "model.ckpt-7.index":
+        found = LanguageModel.load(str(path), str(corpus)).log_prob(["w1 w2 w3 w0", "w5"])
+        np.testing.assert_allclose(found, expected, rtol=1e-2 if dtype == np.float16 else 1e-6)
+
+
+def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
+    values = {name: value for name, value in values_of(trained).items() if "RNN" not in name}
+    write_variables(tmp_path / "model.ckpt-7", {**values, "Model/lstm_params": np.zeros(9)})
+    with pytest.raises(UserError, match="model.ckpt-7 is of the tutorial's cuDNN mode, which keep"):
+        LanguageModel.load(str(tmp_path), str(corpus))
+
+
+@pytest.fixture
+def without_unk(trained, tmp_path):
+    """The model of a tutorial's checkpoint whose corpus has no <unk>, and a row for each word."""
+    values = values_of(trained)
+    (tmp_path / "train.txt").write_text("c a b\na b b\nb\n\n")
+    for name in "embedding", "softmax_b":
+        values[f"Model/{name}"] = values[f"Model/{name}"][:4]
+    values["Model/softmax_w"] = values["Model/softmax_w"][:, :4]
+    write_variables(tmp_path / "model.ckpt-7", values)
+    return LanguageModel.load(str(tmp_path), str(tmp_path))
+
+
+def test_vocabulary_without_unk(without_unk, tmp_path):
+    """Accepted where every row of the embedding has its word; its probabilities add up to 1."""
+    assert without_unk.vocabulary == ["<eos>", "b", "a", "c"]
+    assert sum(p for _, p in without_unk.next_words("a b")) == pytest.approx(1, abs=1e-6)
+    text = without_unk.generate("a", words=20, no_unk=True)
+    assert without_unk.score(text)[-1][2] == 0
+    for ask, message in [
+        (lambda: without_unk.next_words("a strange b"), "the prompt, line 1: 'strange' is not in"),
+        (lambda: without_unk.generate("x"), "the prompt, line 1: 'x' is not in the vocab"),
+        (lambda: without_unk.score("a\nb\nc odd\n"), "line 3: 'odd' is not in the vocabulary"),
+        (lambda: without_unk.score("a\nb odd\n", stream=True), "line 2: 'odd' is not in the voca"),
+        (lambda: without_unk.log_prob(["a", "b odd"]), "line 1: 'odd' is not in the vocabulary"),
+    ]:
+        with pytest.raises(UserError, match=f"{message}.*") as error:
+            ask()
+        assert str(error.value).endswith("which has no <unk> either")
+    (tmp_path / "train.txt").write_text("a b c d e\n")
+    with pytest.raises(UserError, match="has 6 word types, and .* 4: it was trained on another"):
+        LanguageModel.load(str(tmp_path), str(tmp_path))
+    (tmp_path / "train.txt").write_text("b a\n")  # There are rows left, so <unk> has one.
+    assert LanguageModel.load(str(tmp_path), str(tmp_path)).vocabulary == [
+        "<eos>", "a", "b", "<unk>"
+    ]

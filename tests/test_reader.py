@@ -120,6 +120,16 @@ def test_vocabulary_of_limited_size(text, vocab_size, kept, text_file):
     assert list(vocabulary.values()) == list(range(len(vocabulary)))
 
 
+def test_vocabulary_without_unk_names_the_first_word_that_it_has_not(text_file):
+    path = text_file("a b\na c a\n")
+    vocabulary = reader._build_vocab(path, add_unk=False)
+    assert list(vocabulary) == ["a", "<eos>", "b", "c"]
+    assert reader._file_to_word_ids(path, vocabulary).tolist() == [0, 2, 1, 0, 3, 0, 1]
+    del vocabulary["c"]
+    with pytest.raises(UserError, match="train.txt, line 2: 'c' is not in the vocabulary, which "):
+        reader._file_to_word_ids(path, vocabulary)
+
+
 def test_raw_data(text_file):
     train = text_file("the cat sat\nthe cat\n")
     text_file("the dog sat\n", "ptb.valid.txt")
