@@ -9,9 +9,12 @@ tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocab
 --data_path names the corpus it was trained on.
 """
 
+import io
+import itertools
 import os
 import sys
 import types
+import typing
 
 import numpy as np
 
@@ -24,7 +27,16 @@ from ptb.quiet import tf
 SENTENCES_AT_ONCE = 40  # number of sentences that are scored side by side
 WORDS_A_STEP = 10  # number of words of each of them that are read in one step
 LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
+NO_WORDS = "no words to score; put one sentence on a line"
 NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
+
+
+class LineScore(typing.NamedTuple):
+    """The words of a line that are scored, and what the model says of each."""
+
+    words: list
+    log_probs: np.ndarray  # nats, float64
+    unknown: np.ndarray  # whether each is outside the vocabulary
 
 
 class LanguageModel:
@@ -170,8 +182,16 @@ class LanguageModel:
         """
         if isinstance(sentences, str):
             return self.log_prob([sentences])[0]
-        lines = [self._to_ids(_closed(reader.split_words(sentence)))[0] for sentence in sentences]
-        return -np.array([losses.sum(dtype=np.float64) for losses in self._line_losses(lines)])
+        scores = self._sentence_scores([reader.split_words(sentence) for sentence in sentences])
+        return np.array([score.log_probs.sum() for score in scores])
+
+    def word_log_probs(self, sentence):
+        """Returns [(word, log probability in nats)] of a sentence and its closing `<eos>`.
+
+        The words are as written; they add up to log_prob of the sentence.
+        """
+        score, = self._sentence_scores([reader.split_words(sentence)])
+        return [*zip(score.words, score.log_probs.tolist())]
 
     def generate(self, prompt, words=50, temperature=1.0, top_k=None, no_unk=False, seed=1):
         """Returns the prompt and that many words after it, one drawn after the other.
@@ -214,46 +234,80 @@ class LanguageModel:
             each line is scored on its own.
 
         Returns:
-          For each line (log probability in nats, words scored, unknown words among its words).
+          For each line (log probability in nats, words scored, unknown words among these).
 
         Raises UserError for a text without words to score.
         """
-        words = _words(text)
-        if not words:
-            raise UserError("no words to score; put one sentence on a line")
-        ends = [i for i, word in enumerate(words, start=1) if word == reader.EOS]
-        if words[-1] != reader.EOS:
-            ends.append(len(words))
-        if not stream:
-            words = _closed(words)
-            ends[-1] = len(words)
-        ids, unknown = self._to_ids(words)
-        if stream:
-            losses = np.split(self._text_losses(ids), np.array(ends[:-1], int) - 1)
-        else:
-            losses = self._line_losses(np.split(ids, ends[:-1]))
         return [
-            (-float(line.sum(dtype=np.float64)), len(line), int(its_unknown.sum()))
-            for line, its_unknown in zip(losses, np.split(unknown, ends[:-1]))
+            (float(score.log_probs.sum()), len(score.words), int(score.unknown.sum()))
+            for score in self.score_words(text, stream)
+        ]
+
+    def score_words(self, text, stream=False, first_line=1):
+        """Scores a text line by line and word by word.
+
+        Args:
+          text, stream: see score.
+          first_line: the number that a message gives the first line.
+
+        Returns:
+          The LineScore of each line. A line on its own is closed with an `<eos>`, unless it ends in
+          one that is written out; with `stream` the words are what training reads, to the last.
+
+        Raises UserError for a text without words to score.
+        """
+        if isinstance(text, str):
+            lines = [reader.split_words(line) for line in io.StringIO(text, newline="\n")]
+        else:
+            lines = _lines(text)
+        if not lines:
+            raise UserError(NO_WORDS)
+        if not stream:
+            lines = [line[:-1] if line[-2:] == [reader.EOS] * 2 else line for line in lines]
+            return self._sentence_scores(lines, first_line)
+        words = [*itertools.chain.from_iterable(lines)]
+        ids, unknown = self._to_ids(words, first_line)
+        log_probs = -self._text_losses(ids).astype(np.float64)
+        scores, start = [], 1
+        for end in itertools.accumulate(map(len, lines)):
+            scores.append(LineScore(
+                words[start:end], log_probs[start - 1 : end - 1], unknown[start:end]
+            ))
+            start = max(start, end)
+        return scores
+
+    def _sentence_scores(self, sentences, first_line=1):
+        """Returns the LineScore of each sentence, a list of words, closed with an `<eos>`."""
+        sentences = [_closed(words) for words in sentences]
+        ids, unknown = [], []
+        for line, words in enumerate(sentences, start=first_line):
+            line_ids, line_unknown = self._to_ids(words, line)
+            ids.append(line_ids)
+            unknown.append(line_unknown)
+        return [
+            LineScore(words, -losses.astype(np.float64), its_unknown)
+            for words, losses, its_unknown in zip(sentences, self._line_losses(ids), unknown)
         ]
 
     def unknown_words(self, text):
         """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
         return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
 
-    def _to_ids(self, words, name="the text"):
+    def _to_ids(self, words, line=1, name="the text"):
         """Returns (ids, whether each is of an unknown word): arrays.
 
-        `<eos>` is such a word where the corpus had no line end.
+        `<eos>` is such a word where the corpus had no line end. Where there is no `<unk>` to stand
+        for a word, the UserError has the name of the text, and counts from the number of its line.
         """
+        ids = np.fromiter(reader.word_ids(words, self._ids, name, line), np.int32)
         unknown = np.fromiter((word not in self._ids for word in words), bool)
-        return np.fromiter(reader.word_ids(words, self._ids, name), np.int32), unknown
+        return ids, unknown
 
     def _prompt_ids(self, prompt):
         words = reader.split_words(prompt)
         if not words:
             raise UserError("the prompt has no words; '<eos>' starts a new line")
-        ids = [*self._to_ids(words, "the prompt")[0]]
+        ids = [*self._to_ids(words, name="the prompt")[0]]
         return ids if words[0] == reader.EOS else [*self._to_ids([reader.EOS])[0], *ids]
 
     def _read(self, ids, state=None):
@@ -302,32 +356,35 @@ class LanguageModel:
             while order and len(lines[order[-1]]) > LONG_SENTENCE:
                 number = order.pop()
                 losses[number] = self._text_losses(np.concatenate([eos, lines[number]]))
-            for start in range(0, len(order), SENTENCES_AT_ONCE):
+            # A line that comes alone, as to a program that waits for its answer, gets a row alone.
+            model = self._one_word if len(lines) == 1 else self._lines
+            rows = model.input.batch_size
+            for start in range(0, len(order), rows):
                 progress.update(start)
-                numbers = order[start : start + SENTENCES_AT_ONCE]
-                found = self._side_by_side([lines[number] for number in numbers], eos)
+                numbers = order[start : start + rows]
+                found = self._side_by_side(model, [lines[number] for number in numbers], eos)
                 for number, loss in zip(numbers, found):
                     losses[number] = loss
         return losses
 
-    def _side_by_side(self, lines, eos):
-        """Returns the losses of at most SENTENCES_AT_ONCE lines.
+    def _side_by_side(self, model, lines, eos):
+        """Returns the losses of lines, at most as many as a model's input has rows.
 
         Where a line ends before the others, what its row reads after that counts for nothing.
         """
-        model = self._lines
-        steps = -(-max(map(len, lines)) // WORDS_A_STEP)
-        text = np.full((SENTENCES_AT_ONCE, steps * WORDS_A_STEP + 1), eos, np.int32)
+        rows, num_steps = model.input.batch_size, model.input.num_steps
+        steps = -(-max(map(len, lines)) // num_steps)
+        text = np.full((rows, steps * num_steps + 1), eos, np.int32)
         for row, line in zip(text, lines):
             row[1 : len(line) + 1] = line
         found, state = [], ()
         for step in range(steps):
-            part = text[:, step * WORDS_A_STEP : (step + 1) * WORDS_A_STEP + 1]
+            part = text[:, step * num_steps : (step + 1) * num_steps + 1]
             feed_dict = {model.input.input_data: part[:, :-1], model.input.targets: part[:, 1:]}
             feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
             loss, state = self._session.run([model.loss, model.final_state], feed_dict)
             state = tf.nest.flatten(state)
-            found.append(loss.reshape(SENTENCES_AT_ONCE, WORDS_A_STEP))
+            found.append(loss.reshape(rows, num_steps))
         found = _check_finite(np.hstack(found))
         return [row[: len(line)] for row, line in zip(found, lines)]
 
@@ -335,6 +392,13 @@ class LanguageModel:
 def _words(text):
     """Returns the words of a text, or of a list of words."""
     return reader.split_words(text) if isinstance(text, str) else list(text)
+
+
+def _lines(words):
+    """Returns the lines of a list of words, each with the `<eos>` at its end."""
+    ends = [i for i, word in enumerate(words, start=1) if word == reader.EOS]
+    lines = [words[start:end] for start, end in zip([0, *ends], [*ends, len(words)])]
+    return lines if lines[-1] else lines[:-1]
 
 
 def _closed(words):
@@ -379,15 +443,68 @@ def _next(model, args):
 
 
 def _score(model, args):
-    words = reader.read_text(0 if args.file == "-" else files.local_path(args.file))
-    _say_unknown(model, words)
-    lines = model.score(words, args.stream)
-    print("line", "log_prob", "words", "perplexity", "unknown", sep="\t")
-    for name, (log_prob, count, unknown) in [
-        *enumerate(lines, start=1), ("total", [sum(column) for column in zip(*lines)])
-    ]:
-        value = f"{perplexity(-log_prob, count):.3f}" if count else "nan"
-        print(name, f"{log_prob:.4f}", count, value, unknown, sep="\t")
+    header = "line log_prob words perplexity unknown"
+    if args.per_word:
+        header = "line position word log_prob unknown"
+    header = header.replace(" ", "\t")
+    if args.file == "-":
+        print(header)  # Another program may wait for it before it writes its first line.
+    totals, unknown_words, line = np.zeros(4), {}, 0
+    for line, score in _line_scores(model, args):
+        if line == 1 and args.file != "-":
+            print(header)
+        counts = _counts(score)
+        totals += counts
+        unknown_words.update(dict.fromkeys(itertools.compress(score.words, score.unknown)))
+        if args.per_word:
+            first = 2 if args.stream and line == 1 else 1
+            for position, (word, log_prob, unknown) in enumerate(zip(*score), start=first):
+                print(line, position, word, f"{log_prob:.4f}", int(unknown), sep="\t")
+        else:
+            _print_row(line, counts)
+    if not line:
+        raise UserError(NO_WORDS)
+    if not args.per_word:
+        _print_row("total", totals)
+    _say_unknown(model, unknown_words)
+    log_prob, words, known_log_prob, unknown = totals
+    known = words - unknown
+    print(
+        f"Perplexity of all {int(words):,} words: {_shown_perplexity(log_prob, words)}; of the "
+        f"{int(known):,} known: {_shown_perplexity(known_log_prob, known)}; {int(unknown):,} "
+        "unknown",
+        file=sys.stderr,
+    )
+
+
+def _line_scores(model, args):
+    """Yields (number, LineScore) of each line, as soon as it has come; with --stream at the end."""
+    pieces = reader.read_lines(0 if args.file == "-" else files.local_path(args.file))
+    if args.stream:
+        pieces = [[*itertools.chain.from_iterable(pieces)]]
+    first_line = 1
+    for lines in pieces:
+        scores = model.score_words("".join(lines), args.stream, first_line)
+        yield from enumerate(scores, start=first_line)
+        first_line += len(scores)
+
+
+def _counts(score):
+    """Returns (log probability, words, log probability of those known, unknown words): an array."""
+    log_probs, unknown = score.log_probs, score.unknown
+    return np.array([log_probs.sum(), len(unknown), log_probs[~unknown].sum(), unknown.sum()])
+
+
+def _print_row(name, counts):
+    """Prints a row of the table of score."""
+    log_prob, words, _, unknown = counts
+    shown = _shown_perplexity(log_prob, words)
+    print(name, f"{log_prob:.4f}", int(words), shown, int(unknown), sep="\t")
+
+
+def _shown_perplexity(log_prob, words):
+    """Returns the perplexity of so many words as score prints it."""
+    return f"{perplexity(-log_prob, words):.3f}" if words else "nan"
 
 
 def _parser():
@@ -419,6 +536,7 @@ def _parser():
     score.add_argument("file", help="a text file, or - for stdin")
     score.add_argument("--stream", action="store_true",
                        help="carry the state through the text, as the test of a run does")
+    score.add_argument("--per_word", action="store_true", help="print a row for each word")
     return parser
 
 

@@ -16,7 +16,7 @@ WARM_UP = 10  # steps that are left out of every forecast, because the first one
 FORECAST_AT = 100  # steps after which the length of the run is said
 
 
-def print_start(flags, config, corpus, raw_data, session, folder, position):
+def print_start(flags, config, corpus, raw_data, session, folder, position, notes):
     """Prints what is about to run, on what, where it saves, and what it goes on from.
 
     Args:
@@ -27,6 +27,7 @@ def print_start(flags, config, corpus, raw_data, session, folder, position):
       session: the session, which knows the devices; its graph has the parameters.
       folder: the run's folder.
       position: the checkpoint.Position from which it goes on.
+      notes: lines on how the texts are read, see reader.how_it_is_read.
     """
     *texts, num_types = raw_data
     train, valid, test = (f"{len(ids):,}" for ids in texts)
@@ -40,6 +41,8 @@ def print_start(flags, config, corpus, raw_data, session, folder, position):
         f"{test} test, {num_types:,} types\n"
         f"TensorFlow {tf.__version__} on {' and '.join(devices)}, saving in {folder}"
     )
+    for note in notes:
+        print(note)
     if position.epoch or position.step:
         print(f"Going on after {position.epoch} epochs and {position.step} steps.")
 

@@ -26,7 +26,7 @@ from ptb.command_line import POSITIVE, WHOLE
 from ptb.errors import Stopped, UserError
 from ptb.progress import Line
 from ptb.quiet import tf
-from ptb.reader import corpus_files, has_other_space
+from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
 
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
 LOSSES_AN_EPOCH = 100  # about how many points of the training loss an event file gets
@@ -163,6 +163,7 @@ class Run:
             monitor.print_start(
                 self._flags, self._config, self._corpus, self._raw_data, session, self.folder,
                 self.position,
+                how_it_is_read(self._corpus.folder, self._raw_data, self._vocabulary),
             )
             training = Training(
                 self, session, supervisor.saver, model, valid_model, events, display, stop_request
@@ -449,7 +450,7 @@ def facts_of(config, corpus_folder, raw_data, flags):
         },
         "ids": {
             part: hashlib.sha256(np.asarray(ids, np.int32)).hexdigest()
-            for part, ids in zip(("train", "valid", "test"), raw_data)
+            for part, ids in zip(PARTS, raw_data)
         },
         "number_type": "float16" if flags.use_fp16 else "float32",
         "rnn_mode": flags.rnn_mode,

@@ -548,7 +548,7 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
         (lambda: without_unk.generate("x"), "the prompt, line 1: 'x' is not in the vocab"),
         (lambda: without_unk.score("a\nb\nc odd\n"), "line 3: 'odd' is not in the vocabulary"),
         (lambda: without_unk.score("a\nb odd\n", stream=True), "line 2: 'odd' is not in the voca"),
-        (lambda: without_unk.log_prob(["a", "b odd"]), "line 1: 'odd' is not in the vocabulary"),
+        (lambda: without_unk.log_prob(["a", "b odd"]), "line 2: 'odd' is not in the vocabulary"),
     ]:
         with pytest.raises(UserError, match=f"{message}.*") as error:
             ask()
