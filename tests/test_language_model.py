@@ -13,7 +13,7 @@ import pytest
 import models
 import numpy_lstm
 from conftest import ROOT
-from ptb import checkpoint, language_model
+from ptb import checkpoint, language_model, reader
 from ptb.errors import UserError
 from ptb.language_model import LanguageModel
 from ptb.quiet import tf
@@ -225,6 +225,137 @@ def test_score_prints_every_line_and_the_total(model, trained, tmp_path, capsys)
         assert row == [*expected, str(unknown)]
     total = log_probs.sum()
     assert rows[5] == ["total", f"{total:.4f}", "12", f"{np.exp(-total / 12):.3f}", "2"]
+
+
+def test_score_says_what_known_words_alone_give(model, trained, tmp_path, capsys):
+    path = tmp_path / "text"
+    path.write_text("w1 odd w2\nother\nw3 <unk>\n", encoding="utf-8")
+    language_model.main(["score", str(trained), str(path)])
+    scores = [pair for line in ("w1 odd w2", "other", "w3 <unk>")
+              for pair in model.word_log_probs(line)]
+    known = [log_prob for word, log_prob in scores if word not in ("odd", "other")]
+    everything = np.exp(-np.mean([log_prob for _, log_prob in scores]))
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "Not in the vocabulary, read as <unk>: odd, other",
+        f"Perplexity of all 9 words: {everything:.3f}; of the 7 known: "
+        f"{np.exp(-np.mean(known)):.3f}; 2 unknown",
+    ]
+
+
+def test_perplexity_where_no_word_is_known(tmp_path, trained, capsys):
+    """With --stream the first word is not scored."""
+    (tmp_path / "text").write_text("w1 odd")
+    language_model.main(["score", "--stream", str(trained), str(tmp_path / "text")])
+    assert capsys.readouterr().err.endswith("; of the 0 known: nan; 1 unknown\n")
+
+
+@pytest.mark.parametrize("text, lines", [
+    ("w1 <eos>\nw2 <eos>\n", ["w1", "w2"]),
+    ("w1 <eos> w2\n<eos>\n\n", ["w1 <eos> w2", "", ""]),
+    ("w1\x0cw2\r\n\r\nw3\x0bw4\u2028 w5\x85\n", ["w1 w2", "", "w3 w4\u2028 w5\x85"]),
+    ("w1\rw2\nw3", ["w1 <eos> w2", "w3"]),
+])
+def test_score_has_a_row_for_each_line(text, lines, model, trained, tmp_path, capsys):
+    """Whatever stands in it; and each is the log probability of the line on its own."""
+    path = tmp_path / "text"
+    path.write_bytes(text.encode("utf-8"))
+    for option in [], ["--stream"]:
+        rows = command(capsys, "score", *option, trained, path)
+        assert [row[0] for row in rows[1:]] == [*map(str, range(1, len(lines) + 1)), "total"]
+        if not option:
+            expected = [f"{log_prob:.4f}" for log_prob in model.log_prob(lines)]
+            assert [row[1] for row in rows[1:-1]] == expected
+        else:  # The words are those that training reads.
+            count = len(reader.split_words(text.replace("\r\n", "\n").replace("\r", "\n"))) - 1
+            assert int(rows[-1][2]) == count
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_score_per_word(stream, model, params, trained, tmp_path, capsys):
+    """Against the reference, word by word."""
+    path = tmp_path / "text"
+    path.write_text("w1 strange w3\n\n<unk> w2", encoding="utf-8")
+    options = ["--per_word", *["--stream"] * stream]
+    rows = command(capsys, "score", *options, trained, path)
+    assert rows[0] == ["line", "position", "word", "log_prob", "unknown"]
+    lines = [["w1", "strange", "w3", "<eos>"], ["<eos>"], ["<unk>", "w2"]]
+    if not stream:
+        lines[-1].append("<eos>")
+    expected, before = [], [] if stream else ["<eos>"]
+    for number, line in enumerate(lines, start=1):
+        if not stream:
+            before = ["<eos>"]
+        for position, word in enumerate(line, start=1):
+            word_id, *ids = (
+                model.vocabulary.index(w if w in model.vocabulary else "<unk>")
+                for w in (word, *before)
+            )
+            if ids:
+                log_prob = reference(params, ids)[word_id]
+                unknown = str(int(word == "strange"))
+                expected.append([str(number), str(position), word, log_prob, unknown])
+            before.append(word)
+    assert [row[:3] + row[4:] for row in rows[1:]] == [row[:3] + row[4:] for row in expected]
+    np.testing.assert_allclose(
+        [float(row[3]) for row in rows[1:]], [row[3] for row in expected], atol=1e-4
+    )
+
+
+def test_word_log_probs_add_up(model):
+    found = model.word_log_probs("w1 strange w2")
+    assert [word for word, _ in found] == ["w1", "strange", "w2", "<eos>"]
+    assert sum(p for _, p in found) == pytest.approx(model.log_prob("w1 strange w2"), rel=1e-12)
+    assert [word for word, _ in model.word_log_probs("")] == ["<eos>"]
+
+
+def test_score_answers_each_line_as_it_comes(model, trained):
+    """A program that keeps it open writes a line, and reads the answer before it writes more."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    assert process.stdout.readline().startswith("line\t")  # before anything is asked
+    for number, line in enumerate(["w1 w2", "", "w3 odd w4", "w1 w2"], start=1):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        name, log_prob, words, *_ = process.stdout.readline().split("\t")
+        assert (name, int(words)) == (str(number), len(line.split()) + 1)
+        assert float(log_prob) == pytest.approx(model.log_prob(line), abs=1e-3)
+    process.stdin.write("w5\nw6 w7")  # two at once, and the last without a line end
+    stdout, stderr = process.communicate(timeout=60)
+    assert [row.split("\t")[0] for row in stdout.splitlines()] == ["5", "6", "total"]
+    assert "read as <unk>: odd" in stderr and process.returncode == 0
+
+
+def test_bytes_that_are_not_text_end_a_scorer_after_what_came_before(trained, capsys):
+    reading, writing = os.pipe()
+    os.write(writing, b"w1\n")
+    stdin = os.dup(0)
+    os.dup2(reading, 0)
+    real = language_model.LanguageModel.score_words
+
+    def score_and_write(self, *args):
+        if writing_left:
+            os.write(writing_left[0], b"\xff\n")
+            os.close(writing_left.pop())
+        return real(self, *args)
+
+    writing_left = [writing]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(language_model.LanguageModel, "score_words", score_and_write)
+        try:
+            with pytest.raises(SystemExit) as status:
+                language_model.main(["score", str(trained), "-"])
+        finally:
+            os.dup2(stdin, 0)
+            os.close(stdin)
+            os.close(reading)
+    captured = capsys.readouterr()
+    assert status.value.code == 2
+    assert [row.split("\t")[0] for row in captured.out.splitlines()] == ["line", "1"]
+    assert captured.err.splitlines()[-1] == (
+        "language_model.py: stdin: it is not UTF-8; convert it first"
+    )
 
 
 def test_long_line_is_read_as_a_text(model, monkeypatch):
@@ -500,10 +631,11 @@ NAMINGS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("naming", NAMINGS)
-def test_every_naming_of_the_tutorial(naming, dtype, trained, corpus, tmp_path):
-    """They are this model's numbers under other names; in 16 bits with the tutorial's fp16."""
+@pytest.mark.parametrize("naming, dtype", [
+    *((naming, np.float32) for naming in NAMINGS), ("block mode", np.float16),
+])
+def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp_path):
+    """They are the same numbers under other names, in 16 bits where the tutorial trained so."""
     kernel, bias = NAMINGS[naming]
     values = {
         name.replace("basic_lstm_cell/kernel", kernel).replace("basic_lstm_cell/bias", bias):
@@ -512,10 +644,13 @@ def test_every_naming_of_the_tutorial(naming, dtype, trained, corpus, tmp_path):
     if "cuDNN" in naming:
         values["Model/lstm_params"] = np.zeros(9, dtype)
     write_variables(tmp_path / "model.ckpt-7", values)
-    expected = LanguageModel.load(str(trained)).log_prob(["w1 w2 w3 w0", "w5"])
-    for path in tmp_path / "model.ckpt-7", tmp_path / "model.ckpt-7.index":
-        found = LanguageModel.load(str(path), str(corpus)).log_prob(["w1 w2 w3 w0", "w5"])
-        np.testing.assert_allclose(found, expected, rtol=1e-2 if dtype == np.float16 else 1e-6)
+    # The name that a shell completes has the ending.
+    found = LanguageModel.load(str(tmp_path / "model.ckpt-7.index"), str(corpus))
+    sentences = ["w1 w2 w3 w0", "w5"]
+    tolerance = 1e-2 if dtype == np.float16 else 1e-6
+    np.testing.assert_allclose(
+        found.log_prob(sentences), model.log_prob(sentences), rtol=tolerance
+    )
 
 
 def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
