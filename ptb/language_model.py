@@ -24,8 +24,8 @@ from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress
 from ptb.quiet import tf
 
-SENTENCES_AT_ONCE = 40  # number of sentences that are scored side by side
-WORDS_A_STEP = 10  # number of words of each of them that are read in one step
+SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
+WORDS_A_STEP = 5  # number of words of each of them that are read in one step
 LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
 NO_WORDS = "no words to score; put one sentence on a line"
 NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
@@ -115,6 +115,7 @@ class LanguageModel:
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
+            self._one_line = self._network(batch_size=1, num_steps=WORDS_A_STEP)
             self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
             self._text = self._network(self._config.batch_size, self._config.num_steps)
             variables = tf.trainable_variables()
@@ -356,8 +357,8 @@ class LanguageModel:
             while order and len(lines[order[-1]]) > LONG_SENTENCE:
                 number = order.pop()
                 losses[number] = self._text_losses(np.concatenate([eos, lines[number]]))
-            # A line that comes alone, as to a program that waits for its answer, gets a row alone.
-            model = self._one_word if len(lines) == 1 else self._lines
+            # The answer to a line that comes alone would take many times as long among empty rows.
+            model = self._one_line if len(lines) == 1 else self._lines
             rows = model.input.batch_size
             for start in range(0, len(order), rows):
                 progress.update(start)
