@@ -330,7 +330,7 @@ def _unknown_words_in(texts, vocabulary):
     untrained = " and ".join(part for part in PARTS[1:] if counts[part] and not counts["train"])
     if untrained:
         problems.append(
-            f"{untrained} has {UNK}, which train never has, so nothing is learned of it: with "
+            f"{UNK} is in {untrained} but never in train, so nothing is learned of it: with "
             f"vocab_size below {len(vocabulary):,} the rarest words of train become {UNK}"
         )
     return [*lines, f"Warning: {'; '.join(problems)}."] if problems else lines
