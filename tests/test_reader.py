@@ -299,7 +299,7 @@ def test_texts_that_are_mostly_unknown_get_a_warning(valid, test, many, text_fil
 ])
 def test_unknown_words_that_train_never_has_get_a_warning(valid, test, untrained, text_file):
     _, warning = how_it_is_read(text_file, "a b\n" * 9, valid, test)
-    assert warning.startswith(f"Warning: <unk> is in {untrained} but never in train, so nothing is ")
+    assert warning.startswith(f"Warning: <unk> is in {untrained} but never in train, so nothing ")
     assert "with vocab_size below 4 the rarest words of train become <unk>" in warning
     _, *others = how_it_is_read(text_file, "a b\n" * 9, valid, test, vocab_size=3)
     assert not any("never in train" in line for line in others)  # The advice helps.
