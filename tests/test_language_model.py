@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -314,6 +315,8 @@ def test_score_answers_each_line_as_it_comes(model, trained):
         [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
+    timer = threading.Timer(100, process.kill)  # Otherwise a scorer that waits would hang the test.
+    timer.start()
     assert process.stdout.readline().startswith("line\t")  # before anything is asked
     for number, line in enumerate(["w1 w2", "", "w3 odd w4", "w1 w2"], start=1):
         process.stdin.write(line + "\n")
@@ -323,6 +326,7 @@ def test_score_answers_each_line_as_it_comes(model, trained):
         assert float(log_prob) == pytest.approx(model.log_prob(line), abs=1e-3)
     process.stdin.write("w5\nw6 w7")  # two at once, and the last without a line end
     stdout, stderr = process.communicate(timeout=60)
+    timer.cancel()
     assert [row.split("\t")[0] for row in stdout.splitlines()] == ["5", "6", "total"]
     assert "read as <unk>: odd" in stderr and process.returncode == 0
 
