@@ -21,7 +21,7 @@ from ptb import checkpoint, command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 
 SENTENCES_AT_ONCE = 40  # number of sentences that are scored side by side
 WORDS_A_STEP = 10  # number of words of each of them that are read in one step
@@ -128,7 +128,7 @@ class LanguageModel:
             self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
             self._text = self._network(self._config.batch_size, self._config.num_steps)
             variables = tf.trainable_variables()
-            self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
+            self._session = tf.Session(config=session_config())
             saver = tf.train.Saver(variables)
             try:
                 checkpoint.restore(saver, self._session, variables_path, variables)

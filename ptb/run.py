@@ -25,7 +25,7 @@ from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE
 from ptb.errors import Stopped, UserError
 from ptb.progress import Line
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 from ptb.reader import corpus_files, has_other_space
 from ptb.rnn import number_type
 
@@ -414,11 +414,9 @@ class Supervisor(tf.train.Supervisor):
         """Yields a session in which the variables are initialized, and closes it.
 
         TensorFlow's own takes an OutOfRangeError, also that of a damaged file, for the normal end
-        of the data and drops it; here it is raised as a RuntimeError. Operations without a kernel
-        for a device go where they have one (soft placement).
+        of the data and drops it; here it is raised as a RuntimeError.
         """
-        options = tf.ConfigProto(allow_soft_placement=True)
-        with super().managed_session(config=options) as session:
+        with super().managed_session(config=session_config()) as session:
             try:
                 yield session
             except tf.errors.OutOfRangeError as error:

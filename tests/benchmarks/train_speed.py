@@ -99,7 +99,7 @@ def ours(mode, bf16=False):
     def contender(config, data):
         import lstm
         from ptb import rnn, run
-        from ptb.quiet import tf
+        from ptb.quiet import session_config, tf
 
         tf.disable_eager_execution()
         run.make_deterministic(lstm.FLAGS.seed)
@@ -107,7 +107,7 @@ def ours(mode, bf16=False):
         initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
         with tf.variable_scope("Model", initializer=initializer):
             model = lstm.PTBModel(True, config, lstm.PTBInput(config, data))
-        session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
+        session = tf.Session(config=session_config())
         session.run(tf.global_variables_initializer())
         model.assign_lr(session, config.learning_rate)
 
