@@ -32,6 +32,7 @@ flags.DEFINE_string("config", "small", "What to train: small, medium, large, tst
 flags.DEFINE_string("data_path", "simple-examples/data", "The folder of the corpus.")
 flags.DEFINE_string("save_path", "./Out", "Where runs are saved, each in <save_path>/<config>.")
 flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instead of 32-bit ones.")
+flags.DEFINE_bool("use_bf16", False, "Whether matrix products take 16-bit factors, for speed.")
 flags.DEFINE_enum("rnn_mode", "fused", ["fused", "basic"], "How to compute: fast, or in a loop.")
 flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is moved aside.")
 flags.DEFINE_float("save_minutes", 5, "How often to save within an epoch.", lower_bound=0)
@@ -40,8 +41,13 @@ FLAGS.mark_as_parsed()  # In a notebook or a test nobody parses flags, and the d
 
 
 def data_type():
-    """Returns the type of activations and products; variables, loss and update are float32."""
+    """Returns the type of activations and of the state; variables, loss and update are float32."""
     return tf.float16 if FLAGS.use_fp16 else tf.float32
+
+
+def factor_type():
+    """Returns the type in which matrix products take their factors."""
+    return tf.bfloat16 if FLAGS.use_bf16 else data_type()
 
 
 class PTBInput:
@@ -78,7 +84,7 @@ class PTBModel:
         global_step = tf.train.get_or_create_global_step()
 
         def lstm_cell(layer):
-            return rnn.BasicLSTMCell(size, forget_bias=0.0)
+            return rnn.BasicLSTMCell(size, forget_bias=0.0, factor_type=factor_type())
 
         attn_cell = lstm_cell
         if is_training and config.keep_prob < 1:
@@ -121,6 +127,7 @@ class PTBModel:
         # and the loss of a word is -log softmax(logits)[target].
         targets = tf.reshape(input_.targets, [-1])
         fast = FLAGS.rnn_mode == "fused"
+        softmax_w = tf.cast(softmax_w, factor_type())
         self.loss = loss = rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast)
         self._cost = cost = tf.reduce_sum(loss) / batch_size
         self._final_state = state

@@ -365,8 +365,9 @@ def _state(path, facts):
         return None
     config = facts["config"]
     shape = (config["batch_size"], config["hidden_size"])
+    state_type = "float16" if facts["number_type"] == "float16" else "float32"
     kinds = {(array.shape, str(array.dtype)) for pair in state for array in pair}
-    if (len(state), kinds) != (config["num_layers"], {(shape, facts["number_type"])}):
+    if (len(state), kinds) != (config["num_layers"], {(shape, state_type)}):
         raise ValueError
     return state
 

@@ -172,6 +172,16 @@ def reason_of(error):
     return max(known, key=len, default=first_line)
 
 
+def has_bfloat16_products():
+    """Returns whether the processor multiplies bfloat16 numbers; None where Linux does not say."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = {*file.read().split()}
+    except OSError:
+        return None
+    return bool(names & {"avx512_bf16", "amx_bf16", "bf16"})  # The last one is of an Arm processor.
+
+
 def sha256_of(path):
     """Returns a file's SHA-256 checksum in hexadecimal."""
     digest = hashlib.sha256()

@@ -3,6 +3,9 @@
 The numbers are those of `rnn.BasicLSTMCell` step by step and of TensorFlow's softmax cross-entropy,
 up to rounding; only the order of the work differs. Plain TensorFlow operations, on any device. Both
 can be differentiated once.
+
+The weights may have another type than all the rest: bfloat16 beside float32. Then every matrix
+product takes both its factors in that type, and what it gives is cast back at once.
 """
 
 import numpy as np
@@ -27,7 +30,8 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
 
     Args:
       inputs: [num_steps, batch_size, n].
-      kernel: [n + size, 4 * size], w_x above w_h; the gates are i, j, f, o.
+      kernel: [n + size, 4 * size], w_x above w_h; the gates are i, j, f, o. Its type is that of the
+        factors of all products.
       bias: [4 * size].
       c, h: the state before the first step, [batch_size, size] each.
       forget_bias: a number added to the gate f.
@@ -42,12 +46,14 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
     def layer(inputs, kernel, bias, c, h):
         w_x, w_h = kernel[:n], kernel[n:]
         bias += np.repeat([0.0, 0.0, forget_bias, 0.0], size).astype(bias.dtype.as_numpy_dtype)
-        from_inputs = tf.nn.bias_add(tf.matmul(tf.reshape(inputs, [-1, n]), w_x), bias)
+        x_factor = tf.cast(inputs, kernel.dtype)
+        from_inputs = tf.matmul(tf.reshape(x_factor, [-1, n]), w_x)
+        from_inputs = tf.nn.bias_add(tf.cast(from_inputs, bias.dtype), bias)
         from_inputs = tf.reshape(from_inputs, [num_steps, batch_size, 4 * size])
-        steps, all_c, all_h = [], [c], [h]
+        steps, all_c, all_h, h_factors = [], [c], [], [tf.cast(h, kernel.dtype)]
         axis = tf.constant(1)  # One constant serves all steps.
         for step_inputs in tf.unstack(from_inputs):
-            gates = step_inputs + tf.matmul(all_h[-1], w_h)
+            gates = step_inputs + tf.cast(tf.matmul(h_factors[-1], w_h), bias.dtype)
             i, j, f, o = tf.split(gates, 4, axis)
             i, j, f, o = tf.sigmoid(i), tf.tanh(j), tf.sigmoid(f), tf.sigmoid(o)
             new_c = all_c[-1] * f + i * j
@@ -55,15 +61,13 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
             steps.append((i, j, f, o, tanh_c))
             all_c.append(new_c)
             all_h.append(tanh_c * o)
+            h_factors.append(tf.cast(all_h[-1], kernel.dtype))
 
         def grad(d_outputs, d_c):
             d_outputs = tf.unstack(d_outputs)
             d_gates = [None] * num_steps
             d_h = tf.zeros_like(h)
-            # The products below are faster when the weights are transposed once, beforehand. The
-            # transposition has three dimensions because TensorFlow's optimizer would fold one of
-            # two dimensions back into the products.
-            w_h_transposed = tf.reshape(tf.transpose(w_h[None], [0, 2, 1]), [4 * size, size])
+            w_h_transposed = _transposed(w_h)
             # The slopes of the gates could be computed for all steps at once, outside the loop.
             # That is slower than one small operation after the other, as measured.
             for t in reversed(range(num_steps)):
@@ -72,18 +76,29 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
                 d_c += _tanh_grad(tanh_c, d_h * o)
                 d_i, d_j = _sigmoid_grad(i, d_c * j), _tanh_grad(j, d_c * i)
                 d_f, d_o = _sigmoid_grad(f, d_c * all_c[t]), _sigmoid_grad(o, d_h * tanh_c)
-                d_gates[t] = tf.concat([d_i, d_j, d_f, d_o], axis)
-                d_h = tf.matmul(d_gates[t], w_h_transposed)
+                d_gates[t] = tf.cast(tf.concat([d_i, d_j, d_f, d_o], axis), kernel.dtype)
+                d_h = tf.cast(tf.matmul(d_gates[t], w_h_transposed), h.dtype)
                 d_c *= f
             d_gates = tf.concat(d_gates, axis=0)
             d_inputs = tf.reshape(tf.matmul(d_gates, w_x, transpose_b=True), inputs.shape)
-            joined = tf.reshape(tf.concat([inputs, tf.stack(all_h[:-1])], axis=2), [-1, n + size])
-            d_kernel = tf.matmul(joined, d_gates, transpose_a=True)
-            return d_inputs, d_kernel, tf.reduce_sum(d_gates, axis=0), d_c, d_h
+            joined = tf.concat([x_factor, tf.stack(h_factors[:-1])], axis=2)
+            d_kernel = tf.matmul(_transposed(tf.reshape(joined, [-1, n + size])), d_gates)
+            d_bias = tf.reduce_sum(tf.cast(d_gates, bias.dtype), axis=0)
+            return tf.cast(d_inputs, inputs.dtype), d_kernel, d_bias, d_c, d_h
 
-        return (tf.stack(all_h[1:]), all_c[-1]), grad
+        return (tf.stack(all_h), all_c[-1]), grad
 
     return layer(inputs, kernel, bias, c, h)
+
+
+def _transposed(matrix):
+    """Returns the transpose of a matrix, written out before the products that take it.
+
+    That makes those products faster. The transposition has three dimensions because TensorFlow's
+    optimizer would fold one of two dimensions back into the products.
+    """
+    rows, columns = matrix.shape
+    return tf.reshape(tf.transpose(matrix[None], [0, 2, 1]), [columns, rows])
 
 
 def _sigmoid_grad(y, d_y):
@@ -106,14 +121,16 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
 
     Args:
       output: [n, size], the input of the softmax layer.
-      softmax_w: [size, vocab_size].
+      softmax_w: [size, vocab_size]. Its type is that of the factors of all products.
       softmax_b: [vocab_size].
       targets: [n] word ids.
     """
 
     @tf.custom_gradient
     def loss(output, softmax_w, softmax_b):
-        logits = tf.nn.bias_add(tf.matmul(output, softmax_w), softmax_b)
+        factor_type = softmax_w.dtype
+        logits = tf.matmul(tf.cast(output, factor_type), softmax_w)
+        logits = tf.cast(tf.nn.bias_add(logits, tf.cast(softmax_b, factor_type)), output.dtype)
         logits -= tf.reduce_max(logits, axis=1, keepdims=True)
         places = tf.stack([tf.range(tf.size(targets)), targets], axis=1)
         target_logits = tf.gather_nd(logits, places)
@@ -122,16 +139,18 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
         sums = tf.reduce_sum(exps, axis=1)
 
         def grad(d_loss):
-            d_logits = tf.tensor_scatter_nd_sub(exps, places, sums)
+            d_logits = tf.cast(exps, factor_type)
+            d_logits = tf.tensor_scatter_nd_sub(d_logits, places, tf.cast(sums, factor_type))
             scale = tf.expand_dims(d_loss / sums, 1)
-            d_output = tf.matmul(d_logits, softmax_w, transpose_b=True) * scale
+            d_output = tf.matmul(d_logits, softmax_w, transpose_b=True)
+            d_output = tf.cast(d_output, output.dtype) * scale
             # d_output comes first, because the LSTM waits for it and then leaves a core free for
             # the rest. The gradient of softmax_b is computed as one more row of that of softmax_w,
             # which saves a pass over d_logits.
             with tf.control_dependencies([d_output]):
-                joined = tf.concat([output * scale, scale], axis=1)
-                d_softmax = tf.matmul(joined, d_logits, transpose_a=True)
-            return d_output, d_softmax[:-1], d_softmax[-1]
+                joined = tf.cast(tf.concat([output * scale, scale], axis=1), factor_type)
+                d_softmax = tf.matmul(_transposed(joined), d_logits)
+            return d_output, d_softmax[:-1], tf.cast(d_softmax[-1], softmax_b.dtype)
 
         return tf.log(sums) - target_logits, grad
 

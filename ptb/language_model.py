@@ -22,7 +22,7 @@ from ptb import checkpoint, command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 
 SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
 WORDS_A_STEP = 5  # number of words of each of them that are read in one step
@@ -88,7 +88,7 @@ class LanguageModel:
         epochs, test = found.position.epoch, found.position.test
         state = "not finished" if test is None else f"test perplexity {test:.3f}"
         return cls(
-            found.variables_path, found.vocabulary, config, tf.as_dtype(found.facts["number_type"]),
+            found.variables_path, found.vocabulary, config, found.facts["number_type"],
             f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, "
             f"epoch {epochs}, {state}",
         )
@@ -101,17 +101,18 @@ class LanguageModel:
                   "num_steps": WORDS_A_STEP}
         description = f"{found.variables_path}: {found.num_layers} x {found.size} units"
         return cls(
-            found.variables_path, found.read_vocabulary(data_path), config, tf.float32,
+            found.variables_path, found.read_vocabulary(data_path), config, "float32",
             description, found.names,
         )
 
-    def __init__(self, variables_path, vocabulary, config, dtype, description, names=None):
+    def __init__(self, variables_path, vocabulary, config, number_type, description, names=None):
         self.vocabulary = vocabulary
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
         self._unk = self._ids.get(reader.UNK)
         self._config = types.SimpleNamespace(**config)
-        self._dtype = dtype
+        self._factor_type = tf.as_dtype(number_type)
+        self._data_type = tf.float16 if number_type == "float16" else tf.float32
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
@@ -119,7 +120,7 @@ class LanguageModel:
             self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
             self._text = self._network(self._config.batch_size, self._config.num_steps)
             variables = tf.trainable_variables()
-            self._session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
+            self._session = tf.Session(config=session_config())
             try:
                 checkpoint.restore(self._session, variables_path, variables, names)
             except UserError:
@@ -146,16 +147,17 @@ class LanguageModel:
         initializer = tf.zeros_initializer()
         with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
             cell = rnn.MultiRNNCell(
-                [rnn.BasicLSTMCell(size, forget_bias=0.0) for _ in range(config.num_layers)]
+                [rnn.BasicLSTMCell(size, 0.0, self._factor_type) for _ in range(config.num_layers)]
             )
-            initial_state = cell.zero_state(batch_size, self._dtype)
+            initial_state = cell.zero_state(batch_size, self._data_type)
             with tf.device("/cpu:0"):
                 embedding = tf.get_variable("embedding", [vocab_size, size])
                 inputs = tf.nn.embedding_lookup(embedding, input_.input_data)
             with tf.variable_scope("RNN"):
-                outputs, state = cell.unroll(tf.cast(inputs, self._dtype), initial_state)
+                outputs, state = cell.unroll(tf.cast(inputs, self._data_type), initial_state)
             output = tf.reshape(outputs, [-1, size])
             softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
+            softmax_w = tf.cast(softmax_w, self._factor_type)
             softmax_b = tf.get_variable("softmax_b", [vocab_size])
             targets = tf.reshape(input_.targets, [-1])
             return types.SimpleNamespace(

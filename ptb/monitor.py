@@ -8,9 +8,11 @@ import datetime
 import math
 import time
 
+from ptb import files
 from ptb.evaluate import perplexity
 from ptb.progress import Line
 from ptb.quiet import tf
+from ptb.rnn import number_type
 
 WARM_UP = 10  # steps that are left out of every forecast, because the first ones are slow
 FORECAST_AT = 100  # steps after which the length of the run is said
@@ -31,18 +33,20 @@ def print_start(flags, config, corpus, raw_data, session, folder, position, note
     """
     *texts, num_types = raw_data
     train, valid, test = (f"{len(ids):,}" for ids in texts)
-    number_type = "float16" if flags.use_fp16 else "float32"
     parameters = sum(math.prod(v.shape.as_list()) for v in tf.trainable_variables())
     devices = sorted({d.device_type for d in session.list_devices() if "XLA" not in d.device_type})
     print(
         f"Configuration {flags.config.lower()}: {config.num_layers} x {config.hidden_size} units, "
-        f"{parameters:,} parameters, {flags.rnn_mode} mode, {number_type}, seed {flags.seed}\n"
+        f"{parameters:,} parameters, {flags.rnn_mode} mode, {number_type(flags)}, "
+        f"seed {flags.seed}\n"
         f"Corpus {corpus.folder} ({corpus.kind}): {train} words to train on, {valid} valid, "
         f"{test} test, {num_types:,} types\n"
         f"TensorFlow {tf.__version__} on {' and '.join(devices)}, saving in {folder}"
     )
     for note in notes:
         print(note)
+    if flags.use_bf16 and devices == ["CPU"] and files.has_bfloat16_products() is False:
+        print("This processor has no bfloat16 products: float32 is faster here than --use_bf16.")
     if position.epoch or position.step:
         print(f"Going on after {position.epoch} epochs and {position.step} steps.")
 

@@ -1,9 +1,11 @@
-"""Loads TensorFlow without the lines that its libraries write to stderr while they load.
+"""TensorFlow as the project uses it: loaded when it is needed, without messages, sharing a GPU.
 
-No log level holds these lines back. So they go to a small process that keeps them: it forgets them
-when TensorFlow is loaded, and prints them when that fails, even where TensorFlow ends this process,
-as it does on a processor without the instructions that it needs. Who sets TF_CPP_MIN_LOG_LEVEL
-below 3 sees all of them at once.
+Loading takes seconds, so what needs no TensorFlow, such as --help, does not wait for it.
+
+While they load, TensorFlow's libraries write lines to stderr. No log level holds these back. So
+they go to a small process that keeps them: it forgets them when TensorFlow is loaded, and prints
+them when that fails, even where TensorFlow ends this process, as it does on a processor without the
+instructions that it needs. Who sets TF_CPP_MIN_LOG_LEVEL below 3 sees all of them at once.
 
 Every other module of `ptb` takes TensorFlow from here.
 """
@@ -50,12 +52,40 @@ def _say_interrupted(*_):
     print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
 
 
-if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3" and "tensorflow" not in sys.modules:
-    try:
-        with _stderr_kept():
-            import tensorflow  # noqa: F401
-    except KeyboardInterrupt:
-        sys.excepthook = _say_interrupted
-        raise
+class _TensorFlow:
+    """`tensorflow.compat.v1`, which is loaded when something of it is first asked for."""
 
-import tensorflow.compat.v1 as tf  # noqa: E402, F401 (after its messages are dealt with)
+    def __getattr__(self, name):
+        _load()
+        import tensorflow.compat.v1
+
+        value = getattr(tensorflow.compat.v1, name)
+        setattr(self, name, value)  # The next time Python finds it without this method.
+        return value
+
+
+def _load():
+    """Loads TensorFlow where it is not loaded yet."""
+    quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
+    if quiet and "tensorflow" not in sys.modules:
+        try:
+            with _stderr_kept():
+                import tensorflow  # noqa: F401
+        except KeyboardInterrupt:
+            sys.excepthook = _say_interrupted
+            raise
+
+
+tf = _TensorFlow()
+
+
+def session_config():
+    """Returns the `tf.ConfigProto` of every session of the project.
+
+    Operations without a kernel for a device go where they have one (soft placement). The memory of
+    a GPU is taken as it is needed: TensorFlow would take all of it at once, and nobody could ask a
+    model on the same GPU while it still trains.
+    """
+    options = tf.ConfigProto(allow_soft_placement=True)
+    options.gpu_options.allow_growth = True
+    return options

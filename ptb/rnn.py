@@ -4,7 +4,9 @@ The cells follow Zaremba et al. 2014, "Recurrent Neural Network Regularization" 
 in the form of TensorFlow 1.x's `BasicLSTMCell`: the same names, shapes and gate order, so that its
 checkpoints load here and ours load there.
 
-Variables are float32. A cell computes in the type of its inputs: float16 for `--use_fp16`.
+Variables are float32. A cell computes in the type of its inputs, float16 for `--use_fp16`. Its
+matrix products may take their factors in another type, bfloat16 for `--use_bf16`; what they give is
+cast back at once.
 """
 
 import collections
@@ -22,11 +24,17 @@ class BasicLSTMCell:
         i, j, f, o = split([inputs, h] @ kernel + bias)
         c' = c * sigmoid(f + forget_bias) + sigmoid(i) * tanh(j)
         h' = tanh(c') * sigmoid(o)
+
+    Args:
+      size: number of units.
+      forget_bias: a number added to the gate f.
+      factor_type: the type in which matrix products take their factors, if not that of the inputs.
     """
 
-    def __init__(self, size, forget_bias=1.0):
+    def __init__(self, size, forget_bias=1.0, factor_type=None):
         self._size = size
         self._forget_bias = forget_bias
+        self._factor_type = factor_type
 
     def zero_state(self, batch_size, dtype):
         """Returns the LSTMStateTuple before the first word: zeros."""
@@ -35,10 +43,9 @@ class BasicLSTMCell:
 
     def __call__(self, inputs, state):
         """Takes inputs [batch_size, n] and a state; returns (h', LSTMStateTuple(c', h'))."""
-        kernel, bias = self.variables(inputs.shape[-1])
+        kernel, bias = self._weights(inputs)
         c, h = state
-        gates = tf.matmul(tf.concat([inputs, h], 1), tf.cast(kernel, inputs.dtype))
-        gates = tf.nn.bias_add(gates, tf.cast(bias, inputs.dtype))
+        gates = tf.nn.bias_add(product(tf.concat([inputs, h], 1), kernel), bias)
         i, j, f, o = tf.split(gates, 4, axis=1)
         new_c = c * tf.sigmoid(f + self._forget_bias) + tf.sigmoid(i) * tf.tanh(j)
         new_h = tf.tanh(new_c) * tf.sigmoid(o)
@@ -46,12 +53,14 @@ class BasicLSTMCell:
 
     def unroll(self, inputs, state):
         """Takes inputs [num_steps, batch_size, n] and a state; returns (every h', last state)."""
-        kernel, bias = self.variables(inputs.shape[-1])
-        h, c = fused.lstm_layer(
-            inputs, tf.cast(kernel, inputs.dtype), tf.cast(bias, inputs.dtype), *state,
-            self._forget_bias,
-        )
+        kernel, bias = self._weights(inputs)
+        h, c = fused.lstm_layer(inputs, kernel, bias, *state, self._forget_bias)
         return h, LSTMStateTuple(c, h[-1])
+
+    def _weights(self, inputs):
+        """Returns kernel and bias, each in the type in which it is used."""
+        kernel, bias = self.variables(inputs.shape[-1])
+        return tf.cast(kernel, self._factor_type or inputs.dtype), tf.cast(bias, inputs.dtype)
 
     def variables(self, input_size):
         """Returns kernel [input_size + size, 4 * size] and bias [4 * size], made or reused."""
@@ -148,10 +157,21 @@ def dropout_masks(config, seed, step, dtype):
         return masks
 
 
+def number_type(flags):
+    """Returns the name of a run's number type: that of the factors of its matrix products."""
+    if flags.use_bf16:
+        return "bfloat16"
+    return "float16" if flags.use_fp16 else "float32"
+
+
+def product(a, b):
+    """Returns the matrix product in the type of `a`; both factors are taken in the type of `b`."""
+    return tf.cast(tf.matmul(tf.cast(a, b.dtype), b), a.dtype)
+
+
 def softmax_logits(output, softmax_w, softmax_b):
     """Returns the float32 logits [n, vocab_size] of the next word, given output [n, size]."""
-    logits = tf.matmul(output, tf.cast(softmax_w, output.dtype))
-    return tf.cast(logits, softmax_b.dtype) + softmax_b
+    return tf.cast(product(output, softmax_w), softmax_b.dtype) + softmax_b
 
 
 def sequence_loss(output, softmax_w, softmax_b, targets, fast):
@@ -162,7 +182,7 @@ def sequence_loss(output, softmax_w, softmax_b, targets, fast):
 
     Args:
       output: [n, size], the input of the softmax layer.
-      softmax_w: [size, vocab_size].
+      softmax_w: [size, vocab_size], in the type that the products' factors are to have.
       softmax_b: [vocab_size].
       targets: [n] word ids.
       fast: whether fused.softmax_loss computes it, which gives the same numbers but for rounding.

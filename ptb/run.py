@@ -25,8 +25,9 @@ from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE
 from ptb.errors import Stopped, UserError
 from ptb.progress import Line
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
+from ptb.rnn import number_type
 
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
 LOSSES_AN_EPOCH = 100  # about how many points of the training loss an event file gets
@@ -49,11 +50,14 @@ def open_run(flags, config, corpus, raw_data, vocabulary):
       vocabulary: the words by id.
 
     Raises:
-      UserError: another process trains there; or there are checkpoints, and none is whole, or the
-        last one is of another run, or it is within an epoch that would not be trained to its end.
+      UserError: two flags exclude each other; another process trains there; or there are
+        checkpoints, and none is whole, or the last one is of another run, or it is within an epoch
+        that would not be trained to its end.
     """
     if math.isnan(flags.save_minutes):  # It would never be time to save.
         raise UserError("--save_minutes is nan; it must be a number")
+    if flags.use_bf16 and flags.use_fp16:
+        raise UserError("--use_bf16 and --use_fp16 exclude each other; leave one of them out")
     name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
     folder = os.path.join(files.make_folder(flags.save_path), name)
     if flags.restart:
@@ -410,11 +414,9 @@ class Supervisor(tf.train.Supervisor):
         """Yields a session in which the variables are initialized, and closes it.
 
         TensorFlow's own takes an OutOfRangeError, also that of a damaged file, for the normal end
-        of the data and drops it; here it is raised as a RuntimeError. Operations without a kernel
-        for a device go where they have one (soft placement).
+        of the data and drops it; here it is raised as a RuntimeError.
         """
-        options = tf.ConfigProto(allow_soft_placement=True)
-        with super().managed_session(config=options) as session:
+        with super().managed_session(config=session_config()) as session:
             try:
                 yield session
             except tf.errors.OutOfRangeError as error:
@@ -452,7 +454,7 @@ def facts_of(config, corpus_folder, raw_data, flags):
             part: hashlib.sha256(np.asarray(ids, np.int32)).hexdigest()
             for part, ids in zip(PARTS, raw_data)
         },
-        "number_type": "float16" if flags.use_fp16 else "float32",
+        "number_type": number_type(flags),
         "rnn_mode": flags.rnn_mode,
         "seed": flags.seed,
         "tensorflow": tf.__version__,

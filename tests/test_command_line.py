@@ -58,7 +58,7 @@ def test_assigned_data_path_is_never_downloaded_to(flags, tmp_path, monkeypatch)
     flags.data_path = "typo"
     with pytest.raises(lstm.command_line.UserError, match="--data_path: typo: No such file"):
         lstm.main([])
-    assert os.listdir(tmp_path) == ["Out"]
+    assert os.listdir(tmp_path) == []
 
 
 NOTEBOOK = """
@@ -161,7 +161,7 @@ def test_last_words_of_tensorflow_are_shown(what, status, said, tmp_path):
     (tmp_path / "tensorflow.py").write_text(FAKE.format(what))
     read, write = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", "import ptb.quiet"], stderr=write,
+        [sys.executable, "-c", "from ptb.quiet import tf; tf.Session"], stderr=write,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     os.close(write)
@@ -246,3 +246,15 @@ def test_without_what_windows_lacks(corpus, tmp_path):
     assert "Saving model to" in process.stdout and process.stderr == ""
 
 
+
+
+@pytest.mark.parametrize("module", ["ptb.language_model", "ptb.plot"])
+def test_what_needs_no_tensorflow_does_not_load_it(module):
+    code = (
+        f"import sys, {module} as module\n"
+        "for args in ['--help'], [], ['next', '/nowhere', '--prompt', 'the']:\n"
+        "    try: module.main(args)\n"
+        "    except SystemExit: pass\n"
+        "sys.exit('tensorflow' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

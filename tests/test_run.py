@@ -31,7 +31,7 @@ class Killed(Exception):
 def flags_for(out, **others):
     """Returns flags like those of lstm.py."""
     defaults = {"config": "some", "save_path": str(out), "restart": False, "save_minutes": 5,
-                "use_fp16": False, "rnn_mode": "fused", "seed": 1}
+                "use_fp16": False, "use_bf16": False, "rnn_mode": "fused", "seed": 1}
     return types.SimpleNamespace(**{**defaults, **others})
 
 

@@ -4,7 +4,9 @@
 
 The contenders take turns, round by round, each in a process of its own that keeps its model
 between rounds. Every step is timed; printed are the medians over all rounds, in milliseconds and
-words/s, and the ratios to the first two. Let nothing else run meanwhile.
+words/s, the rate at which that does the products' arithmetic (GFLOP/s) and its share of the
+machine's peak, and the ratios to the first two. The peak is the best rate of a square product of
+the same number type. Let nothing else run meanwhile.
 """
 
 import argparse
@@ -24,10 +26,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 WARM_UP = 5  # steps at the start of each round that are not counted
+SQUARE = 2048  # rows and columns of the square matrices
 
 
-def products(config, _):
-    """NumPy's matrix products at the shapes of a step; all the rest counts as free.
+def shapes(config):
+    """Returns the matrix products of a step as (how often, m, k, n), of [m, k] by [k, n].
 
     Each layer: its input for all time steps at once, its recurrent product step by step, and on the
     way back the same and the two halves of the kernel's gradient. The softmax layer: forward, and
@@ -41,9 +44,14 @@ def products(config, _):
     ]
     types = config.vocab_size
     softmax = [(1, rows, size, types), (1, rows, types, size), (1, size, rows, types)]
+    return layer * config.num_layers + softmax
+
+
+def products(config, _):
+    """NumPy's matrix products at the shapes of a step; all the rest counts as free."""
     rng = np.random.default_rng(0)
     work = []
-    for times, m, k, n in layer * config.num_layers + softmax:
+    for times, m, k, n in shapes(config):
         a, b = rng.random((m, k), np.float32), rng.random((k, n), np.float32)
         work.append((times, a, b, np.empty((m, n), np.float32)))
 
@@ -60,21 +68,46 @@ def products(config, _):
     return run_round
 
 
-def ours(mode):
+def square(number_type):
+    """Returns the contender that is TensorFlow's product of square matrices in a number type."""
+
+    def contender(*_):
+        from ptb.quiet import tf
+
+        tf.disable_eager_execution()
+        matrix = tf.Variable(tf.ones([SQUARE, SQUARE], number_type))
+        product = tf.matmul(matrix, matrix).op
+        session = tf.Session()
+        session.run(matrix.initializer)
+
+        def run_round(steps):
+            seconds = []
+            for _ in range(steps):
+                start = time.perf_counter()
+                session.run(product)
+                seconds.append(time.perf_counter() - start)
+            return seconds
+
+        return run_round
+
+    return contender
+
+
+def ours(mode, bf16=False):
     """Returns the contender that is lstm.py's run_epoch in a mode."""
 
     def contender(config, data):
         import lstm
         from ptb import rnn, run
-        from ptb.quiet import tf
+        from ptb.quiet import session_config, tf
 
         tf.disable_eager_execution()
         run.make_deterministic(lstm.FLAGS.seed)
-        lstm.FLAGS.rnn_mode = mode
+        lstm.FLAGS.rnn_mode, lstm.FLAGS.use_bf16 = mode, bf16
         initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
         with tf.variable_scope("Model", initializer=initializer):
             model = lstm.PTBModel(True, config, lstm.PTBInput(config, data))
-        session = tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
+        session = tf.Session(config=session_config())
         session.run(tf.global_variables_initializer())
         model.assign_lr(session, config.learning_rate)
 
@@ -89,7 +122,7 @@ def ours(mode):
     return contender
 
 
-def pytorch(compiled):
+def pytorch(compiled, bf16=False):
     """Returns the contender that is PyTorch's nn.LSTM, run as it is or through torch.compile."""
 
     def contender(config, data):
@@ -112,14 +145,15 @@ def pytorch(compiled):
 
         def train(x, y, state):
             descent.zero_grad(set_to_none=True)
-            outputs, state = layers(dropout(embedding(x)), state)
-            logits = softmax(dropout(outputs).flatten(0, 1))
-            cost = nn.functional.cross_entropy(logits, y.flatten(), reduction="sum")
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                outputs, state = layers(dropout(embedding(x)), state)
+                logits = softmax(dropout(outputs).flatten(0, 1))
+                cost = nn.functional.cross_entropy(logits, y.flatten(), reduction="sum")
             cost = cost / config.batch_size
             cost.backward()
             nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             descent.step()
-            return cost.detach(), [part.detach() for part in state]
+            return cost.detach(), [part.detach().float() for part in state]
 
         step = torch.compile(train) if compiled else train
 
@@ -140,11 +174,17 @@ def pytorch(compiled):
 
 
 CONTENDERS = {
+    "square": square("float32"),
+    "square, bf16": square("bfloat16"),
     "matrix products": products,
     "fused": ours("fused"),
+    "fused, bf16": ours("fused", bf16=True),
     "basic": ours("basic"),
+    "basic, bf16": ours("basic", bf16=True),
     "PyTorch": pytorch(compiled=False),
     "PyTorch, compiled": pytorch(compiled=True),
+    "PyTorch, bf16": pytorch(compiled=False, bf16=True),
+    "PyTorch, compiled, bf16": pytorch(compiled=True, bf16=True),
 }
 
 
@@ -220,12 +260,21 @@ def compare(args, fields, ids):
 
     print(f"{args.config}, {args.rounds} rounds of {args.steps} steps     \033[K")
     bases = [name for name in ("matrix products", "fused") if name in names]
-    print(f"{'':20}{'ms/step':>9}{'min':>9}{'words/s':>9}", *(f"   / {name}" for name in bases))
-    medians = {name: np.median(times[name]) for name in names}
-    for name, median in medians.items():
-        speed = fields["batch_size"] * fields["num_steps"] / (median / 1e3)
-        ratios = [f"{median / medians[base]:{len(base) + 5}.2f}" for base in bases]
-        print(f"{name:20}{median:9.1f}{min(times[name]):9.1f}{speed:9.0f}", *ratios)
+    columns = f"{'ms/step':>9}{'min':>9}{'words/s':>9}{'GFLOP/s':>9}{'of peak':>9}"
+    print(f"{'':24}{columns}", *(f"   / {name}" for name in bases))
+    config = types.SimpleNamespace(**fields)
+    words = config.batch_size * config.num_steps
+    flops = sum(2 * times_ * m * k * n for times_, m, k, n in shapes(config))
+    of_square = 2 * SQUARE**3
+    for name in names:
+        median, bf16 = np.median(times[name]), name.endswith("bf16")
+        is_square = name.startswith("square")
+        rate = (of_square if is_square else flops) / median / 1e6
+        peak = times.get("square, bf16" if bf16 else "square")
+        share = f"{rate * min(peak) * 1e6 / of_square:9.0%}" if peak else " " * 9
+        speed = " " * 9 if is_square else f"{words / median * 1e3:9.0f}"
+        ratios = [f"{median / np.median(times[base]):{len(base) + 5}.2f}" for base in bases]
+        print(f"{name:24}{median:9.1f}{min(times[name]):9.1f}{speed}{rate:9.0f}{share}", *ratios)
 
 
 if __name__ == "__main__":
