@@ -291,7 +291,7 @@ def train(this_run, config, raw_data):
 
             test_perplexity = text_perplexity(session, mtst, follow=training.test_pass())
             print("Test Perplexity: %.3f" % test_perplexity)
-            model_path = training.finish(test_perplexity)
+            model_path = training.finish(test_perplexity, mtst)
             print("Saving model to %s." % model_path)
 
 

@@ -1,6 +1,7 @@
 """A checkpoint on disk: written whole, verified before it is believed, found, and loaded.
 
-    checkpoint-000012/             the newest of a run's folder, beside the one before
+    checkpoint-000012/             the newest of a run's folder, beside the one before, and beside
+                                   that of the best epoch so far
       model.ckpt.index, .data-…    the variables, as a `tf.train.Saver` writes and reads them
       state.npz                    the LSTM's state: c0, h0, c1, h1 …
       vocabulary.txt               the words by id, one a line
@@ -14,6 +15,7 @@ The checkpoints of the PTB tutorial of TensorFlow 1.x have the variables only, u
 differ by version and mode; they are found and restored as well.
 """
 
+import contextlib
 import dataclasses
 import glob
 import itertools
@@ -28,17 +30,21 @@ import numpy as np
 
 from ptb import files, reader
 from ptb.errors import UserError
-from ptb.history import EpochResult
+from ptb.history import EpochResult, best_epoch
 from ptb.quiet import tf
 from ptb.rnn import LSTMStateTuple
 
 PREFIX = "checkpoint-"
-KEPT = 2  # checkpoints that stay in a run's folder
+KEPT = 2  # number of newest checkpoints that stay in a run's folder, besides the best epoch's
 VARIABLES = "model.ckpt"
 STATE = "state.npz"
 VOCABULARY = "vocabulary.txt"
 RECORD = "run.json"
 SUMS = "SHA256SUMS"
+# What Python and NumPy raise for a file that is missing or not what it should be.
+UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile,
+)
 CELL = "Model/RNN/multi_rnn_cell/cell_{}/"
 OUR_NAMES = ("basic_lstm_cell/kernel", "basic_lstm_cell/bias")  # of the variables of a layer
 # The names in the tutorial's checkpoints. Shapes and gate order are the same in all of them, and
@@ -65,6 +71,7 @@ class Position:
     state: tuple | None = None  # an LSTMStateTuple of each layer after them; None is the zero state
     history: tuple = ()  # an EpochResult for each epoch that is done
     test: float | None = None  # test perplexity, once the run is finished
+    best_test: float | None = None  # that of the best epoch, where this is not the last one
 
 
 class Checkpoint(typing.NamedTuple):
@@ -141,15 +148,20 @@ def save(folder, facts, position, vocabulary, save_variables):
 
 
 def prune(folder, damaged):
-    """Removes all whole checkpoints but the last KEPT.
+    """Removes all whole checkpoints but the last KEPT, and for each of these its best epoch's.
+
+    So the best epoch is there whichever of the last ones the run goes on from.
 
     Args:
       folder: the run's folder.
       damaged: the numbers of checkpoints that seem to be damaged. They stay, because a disk that
         fails for a moment makes a whole checkpoint seem damaged.
     """
-    whole = [number for number in _numbers(folder) if number not in damaged]
-    for number in whole[:-KEPT]:
+    positions = _positions(folder, damaged)
+    needed = {*list(positions)[-KEPT:]}
+    for number in [*needed]:
+        needed.update(_numbers_of_best_epoch(positions, positions[number].history)[:1])
+    for number in positions.keys() - needed:
         files.remove(_path(folder, number))
 
 
@@ -162,10 +174,39 @@ def newest(folder):
     Raises:
       UserError: the folder or a checkpoint cannot be read.
     """
+    return _first_whole(folder, lambda: reversed(_numbers(folder)))
+
+
+def of_best_epoch(folder, history, damaged):
+    """Returns the Checkpoint at the end of a run's best epoch; None where none is there or whole.
+
+    It is known by its own history, with which the run's begins. As in `newest`, damaged checkpoints
+    are named on stderr, and where one disappears the folder is looked through again.
+
+    Args:
+      folder: the run's folder.
+      history: an EpochResult for each epoch that is done.
+      damaged: the numbers of checkpoints that are not to be looked at.
+
+    Raises:
+      UserError: the folder or a checkpoint cannot be read.
+    """
+    return _first_whole(
+        folder, lambda: _numbers_of_best_epoch(_positions(folder, damaged), history)
+    )[0]
+
+
+def _first_whole(folder, numbers):
+    """Returns (the first whole Checkpoint of a run's folder or None, numbers of damaged ones).
+
+    Args:
+      folder: the run's folder.
+      numbers: a function that returns the numbers of the checkpoints to look at, in order.
+    """
     while True:
         damaged = {}
         try:
-            for number in reversed(_numbers(folder)):
+            for number in numbers():
                 path = _path(folder, number)
                 try:
                     found = read(path)
@@ -185,30 +226,47 @@ def newest(folder):
         return found, {*damaged}
 
 
-def find(path):
+def find(path, best=False):
     """Returns the Checkpoint that a path names, or None where there is none.
 
-    It is the newest whole one of a run's folder; or a checkpoint's own folder, or the variables in
-    it.
+    It is the newest whole one of a run's folder, or with `best` that of its best epoch; or a
+    checkpoint's own folder, or the variables in it.
 
     Raises:
-      UserError: it is damaged, or no checkpoint of the run's folder is whole.
+      UserError: it is damaged, or no checkpoint of the run's folder is whole, or none of its best
+        epoch is there.
     """
     folder, name = os.path.split(path)
     if name not in (VARIABLES, f"{VARIABLES}.index"):
         folder = path
     folder = folder or os.curdir
     if any(os.path.exists(os.path.join(folder, name)) for name in (RECORD, SUMS)):
+        if best:
+            raise UserError(f"{folder} is a checkpoint; --best takes the folder of its run")
         try:
             return read(folder)
         except Damaged as error:
             raise UserError(f"{folder} is damaged: {error}; name the run's folder") from error
     if not os.path.isdir(path):
         return None
-    found, damaged = newest(path)
-    if damaged and not found:
-        raise UserError(f"{path}: no checkpoint there is whole")
-    return found
+    while True:
+        last, damaged = newest(path)
+        if damaged and not last:
+            raise UserError(f"{path}: no checkpoint there is whole")
+        if not last or not best:
+            return last
+        history = last.position.history
+        if not history:
+            raise UserError(f"{path}: no epoch is done yet; leave out --best, or try again later")
+        found = of_best_epoch(path, history, damaged)
+        if found:
+            return found
+        if os.path.exists(last.path):
+            raise UserError(
+                f"{path}: no whole checkpoint of the best epoch, {best_epoch(history)}, is there; "
+                "leave out --best"
+            )
+        # The run, which is training, has gone on meanwhile and has another best epoch.
 
 
 def find_tutorial(path):
@@ -322,19 +380,46 @@ def read(path):
         if len({*vocabulary}) != len(vocabulary):
             raise ValueError
         name = RECORD
-        with open(os.path.join(path, RECORD), encoding="utf-8") as file:
-            record = json.load(file)
-        facts = _checked(record["facts"], dict)
-        position = _position(record["position"])
+        facts, position = _read_record(path)
         name = STATE
         state = _state(os.path.join(path, STATE), facts)
         return Checkpoint(path, facts, dataclasses.replace(position, state=state), vocabulary)
     except PermissionError:
         raise  # Nothing is damaged.
-    except (
-        OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile,
-    ) as error:
+    except UNREADABLE as error:
         raise Damaged(f"{name} cannot be read") from error
+
+
+def _read_record(path):
+    """Returns (facts, Position without the state) of a checkpoint's run.json.
+
+    Raises one of UNREADABLE where it is not there or not what it should be.
+    """
+    with open(os.path.join(path, RECORD), encoding="utf-8") as file:
+        record = json.load(file)
+    return _checked(record["facts"], dict), _position(record["position"])
+
+
+def _positions(folder, damaged):
+    """Returns {number: Position without the state} of a folder's checkpoints.
+
+    Those with one of the numbers in `damaged`, or without a record that can be read, are left out.
+    """
+    positions = {}
+    for number in _numbers(folder):
+        with contextlib.suppress(*UNREADABLE):
+            if number not in damaged:
+                positions[number] = _read_record(_path(folder, number))[1]
+    return positions
+
+
+def _numbers_of_best_epoch(positions, history):
+    """Returns the numbers of the checkpoints at the end of a history's best epoch, newest first."""
+    epochs = history[: best_epoch(history)]
+    return [
+        number for number, position in reversed(positions.items())
+        if epochs and position.history == epochs and position.step == 0
+    ]
 
 
 def _path(folder, number):
@@ -386,8 +471,9 @@ def _position(fields):
         raise ValueError
     for number in itertools.chain(*history):
         _checked(number, float)
-    if position.test is not None:
-        _checked(position.test, float)
+    for number in position.test, position.best_test:
+        if number is not None:
+            _checked(number, float)
     return position
 
 

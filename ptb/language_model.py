@@ -57,36 +57,42 @@ class LanguageModel:
     """
 
     @classmethod
-    def load(cls, folder, data_path=None):
+    def load(cls, folder, data_path=None, best=False):
         """Returns the LanguageModel of a run's folder, or of a checkpoint of the tutorial.
 
         Args:
           folder: a run's folder, or a checkpoint in it; or the tutorial's checkpoint, as a path
             without .index, or a folder with such, of which the one of most steps is taken.
           data_path: the corpus folder of the tutorial's checkpoint, for its vocabulary.
+          best: whether to take, of a run's folder, the epoch with the lowest valid perplexity
+            instead of the last checkpoint.
 
         Raises:
           UserError: there is no trained model, or not the corpus that goes with it.
         """
         folder = files.local_path(folder)
         while True:
-            found = checkpoint.find(folder)
+            found = checkpoint.find(folder, best)
             if found is None:
+                if best:
+                    raise UserError(f"{folder} is not the folder of a run, which --best needs")
                 return cls._load_tutorial(folder, data_path)
             if data_path is not None:
                 raise UserError(f"{folder} has its own vocabulary; leave out --data_path")
             try:
-                return cls._load_checkpoint(found)
+                return cls._load_checkpoint(found, best)
             except UserError:
                 if os.path.exists(found.path):
                     raise
                 # The run, which is training, has just removed this checkpoint and has a newer one.
 
     @classmethod
-    def _load_checkpoint(cls, found):
+    def _load_checkpoint(cls, found, best):
         config = found.facts["config"]
         epochs, test = found.position.epoch, found.position.test
         state = "not finished" if test is None else f"test perplexity {test:.3f}"
+        if best:
+            state = f"the best, valid perplexity {found.position.history[-1].valid_perplexity:.3f}"
         return cls(
             found.variables_path, found.vocabulary, config, found.facts["number_type"],
             f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, "
@@ -520,6 +526,8 @@ def _parser():
         sub.set_defaults(function=function)
         sub.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
         sub.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
+        sub.add_argument("--best", action="store_true",
+                         help="take the epoch with the lowest valid perplexity, not the last")
         return sub
 
     generate = command(_generate, "Goes on from a prompt, word by word.")
@@ -548,7 +556,7 @@ def main(argv=None):
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("language_model.py"):
         args = _parser().parse_args(argv)
-        with LanguageModel.load(args.model, args.data_path) as model:
+        with LanguageModel.load(args.model, args.data_path, args.best) as model:
             print(model.description, file=sys.stderr)
             args.function(model, args)
 

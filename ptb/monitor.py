@@ -10,6 +10,7 @@ import time
 
 from ptb import files
 from ptb.evaluate import perplexity
+from ptb.history import best_epoch
 from ptb.progress import Line
 from ptb.quiet import tf
 from ptb.rnn import number_type
@@ -51,21 +52,40 @@ def print_start(flags, config, corpus, raw_data, session, folder, position, note
         print(f"Going on after {position.epoch} epochs and {position.step} steps.")
 
 
-def print_results(folder, position):
+def print_results(folder, position, best_path):
     """Prints the results of a finished run, and how to go on.
 
     Args:
       folder: the run's folder.
       position: the checkpoint.Position at its end.
+      best_path: see print_best.
     """
     last = position.history[-1]
     print(
         f"The run in {folder} is finished:\n"
         f"Epoch: {position.epoch} Train Perplexity: {last.train_perplexity:.3f}\n"
         f"Epoch: {position.epoch} Valid Perplexity: {last.valid_perplexity:.3f}\n"
-        f"Test Perplexity: {position.test:.3f}\n"
-        "To train on, raise max_max_epoch in configs.py; to train anew, add --restart."
+        f"Test Perplexity: {position.test:.3f}"
     )
+    print_best(position, best_path)
+    print("To train on, raise max_max_epoch in configs.py; to train anew, add --restart.")
+
+
+def print_best(position, path):
+    """Prints the results of a finished run's best epoch, where that is not the last one.
+
+    Args:
+      position: the checkpoint.Position at the end of the run.
+      path: the checkpoint of the best epoch; None where it is not there any more.
+    """
+    best = best_epoch(position.history)
+    if best < position.epoch:
+        valid, test = position.history[best - 1].valid_perplexity, position.best_test
+        print(
+            f"Best epoch: {best}, valid perplexity {valid:.3f}, "
+            + ("not tested, " if test is None else f"test perplexity {test:.3f}, ")
+            + (f"in {path}" if path else "not kept")
+        )
 
 
 class Monitor:

@@ -1,7 +1,7 @@
 """A run in its folder: opened, followed step by step, stopped, finished.
 
     <save_path>/<config>/
-      checkpoint-000012/           the last one and the one before, see checkpoint.py
+      checkpoint-000012/           the last two and that of the best epoch, see checkpoint.py
       history.csv, events.out.…    see history.py
       lock                         held by the process that trains here, free when that is gone
 
@@ -24,6 +24,7 @@ from ptb import checkpoint, files, history, monitor
 from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE
 from ptb.errors import Stopped, UserError
+from ptb.evaluate import text_perplexity
 from ptb.progress import Line
 from ptb.quiet import session_config, tf
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
@@ -79,6 +80,7 @@ class Run:
       is_on_sample: whether it trains on the corpus that comes along.
       max_max_epoch: epochs of the whole run.
       save_seconds: time between two checkpoints within an epoch.
+      checkpoint_path: the path of its newest whole checkpoint; None where there is none yet.
     """
 
     def __init__(self, folder, flags, config, corpus, raw_data, vocabulary):
@@ -95,8 +97,8 @@ class Run:
         self._same_command = "the same command" + (" without --restart" if flags.restart else "")
         files.remove_unfinished(folder)
         self._found, self._damaged = checkpoint.newest(folder)
-        self._has_checkpoint = self._found is not None
         self.position = self._found.position if self._found else Position()
+        self.checkpoint_path = self._found.path if self._found else None
         self._refuse_what_cannot_go_on()
 
     def _refuse_what_cannot_go_on(self):
@@ -131,7 +133,12 @@ class Run:
         """Prints the results of a finished run; history.csv is there afterwards if it was lost."""
         with self.saving():
             history.write_csv(self.folder, self.position.history)
-        monitor.print_results(self.folder, self.position)
+        best = self.best_checkpoint(self.position.history)
+        monitor.print_results(self.folder, self.position, best and best.path)
+
+    def best_checkpoint(self, results):
+        """Returns the Checkpoint of the best of the epochs done, or None; see of_best_epoch."""
+        return checkpoint.of_best_epoch(self.folder, results, self._damaged)
 
     @contextlib.contextmanager
     def going_on(self, session, supervisor, model, valid_model):
@@ -192,12 +199,11 @@ class Run:
           UserError: it cannot be written; the checkpoints on disk stay.
         """
         with self.saving():
-            path = checkpoint.save(
+            self.checkpoint_path = checkpoint.save(
                 self.folder, self._facts, position, self._vocabulary, save_variables
             )
-            self._has_checkpoint = True
             checkpoint.prune(self.folder, self._damaged)
-        return path
+        return self.checkpoint_path
 
     @contextlib.contextmanager
     def saving(self):
@@ -207,7 +213,7 @@ class Run:
         except (OSError, tf.errors.OpError) as error:
             reason = files.reason_of(error)
             what_stays = "no checkpoint is there yet"
-            if self._has_checkpoint:
+            if self.checkpoint_path:
                 what_stays = (
                     f"the last whole checkpoint stays, and {self._same_command} continues from it"
                 )
@@ -277,6 +283,11 @@ class Training:
     def _tested(self, *_):
         self._save_when_due()
 
+    def _best_tested(self, *_):
+        # Nothing is saved here, as the session has the variables of the best epoch.
+        if self._stop_request.signum:
+            raise self._run.stopped(self._stop_request.signum, self._run.checkpoint_path)
+
     def end_epoch(self, learning_rate, train_perplexity, valid_perplexity):
         """Remembers an epoch, moves on to the start of the next one, and saves."""
         words = self._input.batch_size * self._input.num_steps * self._input.epoch_size
@@ -300,12 +311,39 @@ class Training:
         with self._run.saving():
             history.write_csv(self._run.folder, results)
 
-    def finish(self, test_perplexity):
-        """Remembers the test perplexity, saves, and returns the path of the model."""
+    def finish(self, test_perplexity, test_model):
+        """Remembers the test perplexity, saves, and returns the path of the model.
+
+        Where the best epoch is not the last one, it is tested as well, with the PTBModel that was
+        tested.
+        """
         if self._run.is_on_sample:
             print("(on the sample corpus: compares with nothing published)")
-        self.position = dataclasses.replace(self.position, test=test_perplexity)
-        return os.path.join(self._save(), checkpoint.VARIABLES)
+        best, best_test = None, None
+        if history.best_epoch(self.position.history) < self.position.epoch:
+            best = self._run.best_checkpoint(self.position.history)
+            best_test = best and self._test(test_model, best)
+        self.position = dataclasses.replace(
+            self.position, test=test_perplexity, best_test=best_test
+        )
+        path = self._save()
+        monitor.print_best(self.position, best and best.path)
+        return os.path.join(path, checkpoint.VARIABLES)
+
+    def _test(self, model, best):
+        """Returns the test perplexity of the best epoch's Checkpoint.
+
+        The variables in the session are those of the run's last checkpoint before and afterwards.
+        """
+        self._load(best.path)
+        test_perplexity = text_perplexity(self._session, model, Follower(self._best_tested))
+        self._load(self._run.checkpoint_path)
+        return test_perplexity
+
+    def _load(self, path):
+        """Loads the variables of a checkpoint."""
+        path = os.path.join(path, checkpoint.VARIABLES)
+        checkpoint.restore(self._saver, self._session, path, tf.global_variables())
 
     def _steps_done(self):
         """Returns the number of training steps of the run so far."""
