@@ -83,8 +83,8 @@ def print_best(position, path):
         valid, test = position.history[best - 1].valid_perplexity, position.best_test
         print(
             f"Best epoch: {best}, valid perplexity {valid:.3f}, "
-            + ("not tested, " if test is None else f"test perplexity {test:.3f}, ")
-            + (f"in {path}" if path else "not kept")
+            + ("" if test is None else f"test perplexity {test:.3f}, ")
+            + (f"in {path}" if path else "of which no whole checkpoint is left")
         )
 
 
