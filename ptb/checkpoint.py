@@ -57,6 +57,7 @@ TUTORIALS_NAMES = (
     # cuDNN mode: TensorFlow 1.3 saves this readable copy beside the buffer, later versions do not.
     ("cudnn_compatible_lstm_cell/kernel", "cudnn_compatible_lstm_cell/bias"),
 )
+SIZES = ("num_layers", "hidden_size", "vocab_size")  # the fields that decide the variables' shapes
 CUDNN_BUFFER = "Model/lstm_params"  # all layers of cuDNN mode, in an order of cuDNN's own
 
 
@@ -119,6 +120,16 @@ class TutorialCheckpoint(typing.NamedTuple):
                 f"{self.vocab_size:,}: it was trained on another corpus"
             )
         return vocabulary
+
+
+class Source(typing.NamedTuple):
+    """Where a run has its words from and, unless they are drawn, its first weights."""
+
+    vocabulary: list  # the words by id
+    path: str | None = None  # of the weights, as a `tf.train.Saver` takes it
+    checksum: str | None = None  # SHA-256 of the file that has them, path.data-00000-of-00001
+    sizes: dict | None = None  # their num_layers, hidden_size and vocab_size
+    values: dict | None = None  # {name of a variable: array}; not for a run that goes on
 
 
 class Damaged(Exception):
@@ -308,6 +319,103 @@ def find_tutorial(path):
     return TutorialCheckpoint(path, layer, size, vocab_size, names)
 
 
+def read_source(path, data_path):
+    """Returns the Source that is a run's folder, or a checkpoint, the tutorial's as well.
+
+    Args:
+      path: what `find` or `find_tutorial` takes.
+      data_path: the corpus folder from which a checkpoint of the tutorial gets its words.
+
+    Raises:
+      UserError: there is none, it is damaged, or it has weights that are not finite.
+    """
+    while True:
+        found = find(path)
+        if found is None:
+            found = find_tutorial(path)
+            sizes = found.num_layers, found.size, found.vocab_size
+            vocabulary = found.read_vocabulary(data_path)
+            return _source(found.variables_path, vocabulary, sizes, found.names)
+        sizes = [found.facts["config"][name] for name in SIZES]
+        try:
+            return _source(found.variables_path, found.vocabulary, sizes, {})
+        except UserError:
+            if os.path.exists(found.path):
+                raise
+            # The run, which is training, has just removed this checkpoint and has a newer one.
+
+
+def _source(path, vocabulary, sizes, names):
+    """Returns the Source with the variables at a path; see Source and restore."""
+    num_layers, size, vocab_size = sizes
+    kernel, bias = OUR_NAMES
+    shapes = {
+        "Model/embedding": (vocab_size, size),
+        **{CELL.format(layer) + kernel: (2 * size, 4 * size) for layer in range(num_layers)},
+        **{CELL.format(layer) + bias: (4 * size,) for layer in range(num_layers)},
+        "Model/softmax_w": (size, vocab_size),
+        "Model/softmax_b": (vocab_size,),
+    }
+    found = read_variables(path)
+    values = {}
+    for name, shape in shapes.items():
+        name_there = names.get(name, name)
+        if name_there not in found:
+            raise UserError(f"{path} has no variable {name_there}")
+        values[name] = found[name_there]
+        if values[name].shape != shape:
+            raise UserError(f"{path}: {name_there} has shape {values[name].shape}, not {shape}")
+    if not are_finite(values):
+        raise UserError(
+            f"{path} has weights that are not finite: its training diverged; name an earlier "
+            "checkpoint"
+        )
+    try:
+        checksum = files.sha256_of(*sorted(glob.glob(f"{glob.escape(path)}.data-*")))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+    return Source(vocabulary, path, checksum, dict(zip(SIZES, sizes)), values)
+
+
+def newest_finite(folder):
+    """Returns the newest whole Checkpoint whose variables are finite, or None where there is none.
+
+    Every checkpoint that is written now is such a one; earlier versions wrote others as well.
+    """
+    for number in reversed(_numbers(folder)):
+        with contextlib.suppress(Damaged, UserError):
+            found = read(_path(folder, number))
+            if are_finite(read_variables(found.variables_path)):
+                return found
+    return None
+
+
+def are_finite(values):
+    """Returns whether no number is NaN or infinite in {name: array}."""
+    return all(np.isfinite(array).all() for array in values.values())
+
+
+def read_variables(path):
+    """Returns {name: array} of the variables at a path, as a `tf.train.Saver` takes it.
+
+    Raises:
+      UserError: they are not there, or cannot be read.
+    """
+    folder, name = os.path.split(path)
+    try:
+        with files.plain_folder(folder) as plain:
+            found = tf.train.load_checkpoint(os.path.join(plain, name))
+            return {name: found.get_tensor(name) for name in found.get_variable_to_shape_map()}
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
+
+
+def assign(session, variable, value):
+    """Sets a variable in a session, whose graph may be finished, to an array."""
+    initializer = variable.initializer
+    session.run(initializer, {initializer.inputs[1]: value})
+
+
 def restore(session, path, variables, names=None):
     """Loads variables into the session, whose graph may be finished.
 
@@ -331,9 +439,7 @@ def restore(session, path, variables, names=None):
                 if shapes.get(name) != shape:
                     raise ValueError(f"{name} has shape {shapes.get(name)}, not {shape}")
             for variable in variables:
-                initializer = variable.initializer
-                value = found.get_tensor(names[variable.op.name])
-                session.run(initializer, {initializer.inputs[1]: value})
+                assign(session, variable, found.get_tensor(names[variable.op.name]))
     except (tf.errors.OpError, ValueError) as error:
         reason = getattr(error, "message", str(error)).splitlines()[0]
         raise UserError(f"{path}: not the variables of this model: {reason}") from error

@@ -19,7 +19,9 @@ WARM_UP = 10  # steps that are left out of every forecast, because the first one
 FORECAST_AT = 100  # steps after which the length of the run is said
 
 
-def print_start(flags, config, corpus, raw_data, session, folder, position, notes):
+def print_start(
+    flags, config, corpus, raw_data, session, folder, position, source, notes
+):
     """Prints what is about to run, on what, where it saves, and what it goes on from.
 
     Args:
@@ -30,6 +32,7 @@ def print_start(flags, config, corpus, raw_data, session, folder, position, note
       session: the session, which knows the devices; its graph has the parameters.
       folder: the run's folder.
       position: the checkpoint.Position from which it goes on.
+      source: the run's checkpoint.Source.
       notes: lines on how the texts are read, see reader.how_it_is_read.
     """
     *texts, num_types = raw_data
@@ -50,6 +53,8 @@ def print_start(flags, config, corpus, raw_data, session, folder, position, note
         print("This processor has no bfloat16 products: float32 is faster here than --use_bf16.")
     if position.epoch or position.step:
         print(f"Going on after {position.epoch} epochs and {position.step} steps.")
+    elif source.path:
+        print(f"Starting from the weights and the vocabulary of {source.path}.")
 
 
 def print_results(folder, position, best_path):

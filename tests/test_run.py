@@ -32,7 +32,8 @@ class Killed(Exception):
 def flags_for(out, **others):
     """Returns flags like those of lstm.py."""
     defaults = {"config": "some", "save_path": str(out), "restart": False, "save_minutes": 5,
-                "use_fp16": False, "use_bf16": False, "rnn_mode": "fused", "seed": 1}
+                "use_fp16": False, "use_bf16": False, "rnn_mode": "fused", "seed": 1,
+                "init_from": ""}
     return types.SimpleNamespace(**{**defaults, **others})
 
 
@@ -42,7 +43,7 @@ def opened(out, corpus, epochs=3, vocabulary=("the", "fünf"), kind="own", **fla
     config.max_max_epoch = epochs
     return run.open_run(
         flags_for(out, **flags), config, Corpus(str(corpus), kind), ([], [], [], 2),
-        list(vocabulary),
+        checkpoint.Source(list(vocabulary)),
     )
 
 
@@ -254,7 +255,7 @@ def test_another_run_is_refused_and_every_difference_named(change, said, tmp_pat
 def test_differences_have_their_full_names(before, now, said):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
     with pytest.raises(UserError, match=f"folder has another run: {said}. Use"):
-        run.refuse_another_run("folder", found, now, ["the"])
+        run.refuse_another_run("folder", found, now, checkpoint.Source(["the"]))
 
 
 @pytest.mark.parametrize("space", ["\u3000", "\u00a0", "\u2028", "\ufeff"])
@@ -303,12 +304,13 @@ def test_mode_epochs_and_version_may_change(tmp_path, corpus, monkeypatch):
 ], ids=["other names, of the first release", "other bytes, the same ids"])
 def test_same_text_is_the_same_run(before, now):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
-    run.refuse_another_run("folder", found, now, ["the"])
+    run.refuse_another_run("folder", found, now, checkpoint.Source(["the"]))
 
 
 def test_facts_are_what_decides_the_numbers(corpus):
     raw_data = [1, 2], [3], [4], 9
-    facts = run.facts_of(configs.SmallConfig(), corpus, raw_data, flags_for("Out"))
+    source = checkpoint.Source(["the"])
+    facts = run.facts_of(configs.SmallConfig(), corpus, raw_data, flags_for("Out"), source)
     assert json.loads(json.dumps(facts)) == facts
     assert facts["config"]["hidden_size"] == 200 and facts["config"]["keep_prob"] == 1.0
     assert set(facts["config"]) == {n for n in dir(configs.SmallConfig) if n[0] != "_"}
@@ -316,7 +318,7 @@ def test_facts_are_what_decides_the_numbers(corpus):
     assert set(facts["ids"]) == {"train", "valid", "test"}
     changed = run.facts_of(
         configs.LargeConfig(), corpus, ([1, 2], [3], [5], 9),
-        flags_for("Out", seed=5, use_fp16=True),
+        flags_for("Out", seed=5, use_fp16=True), source,
     )
     same = [changed["ids"][part] == facts["ids"][part] for part in facts["ids"]]
     assert same == [True, True, False]
