@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import re
-import sys
 import typing
 from zipfile import BadZipFile
 
@@ -179,8 +178,9 @@ def prune(folder, damaged):
 def newest(folder):
     """Returns (the newest whole Checkpoint of a run's folder or None, numbers of damaged ones).
 
-    Each damaged checkpoint that is newer is named on stderr. A run that is training removes old
-    checkpoints: where one disappears while it is read, the folder is looked through again.
+    Each damaged checkpoint that is newer is named on stderr, once in a process. A run that is
+    training removes old checkpoints: where one disappears while it is read, the folder is looked
+    through again.
 
     Raises:
       UserError: the folder or a checkpoint cannot be read.
@@ -233,7 +233,7 @@ def _first_whole(folder, numbers):
         except OSError as error:
             raise UserError(f"{error.filename}: {error.strerror}; make it readable") from error
         for message in damaged.values():
-            print(message, file=sys.stderr)
+            files.warn_once(message, message)
         return found, {*damaged}
 
 

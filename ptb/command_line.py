@@ -85,7 +85,7 @@ def command_of(flags, **changes):
     ]
     given += [f"--{name}={value}" for name, value in changes.items() if value is not None]
     path = sys.modules[script].__file__ if script in sys.modules else script
-    return files.command_line([sys.executable, path, *given])
+    return files.as_typed([sys.executable, path, *given])
 
 
 def forget_flags(module_name):

@@ -209,8 +209,8 @@ def local_path(path):
     return os.path.expanduser(path)
 
 
-def command_line(words):
-    """Returns the words of a command in one line, quoted as the system's shell reads them."""
+def as_typed(words):
+    """Returns the words of a command in one line, quoted for the shell of the system."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

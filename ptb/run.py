@@ -432,7 +432,7 @@ class Training:
     def _load(self, path):
         """Loads the variables of a checkpoint."""
         path = os.path.join(path, checkpoint.VARIABLES)
-        checkpoint.restore(self._saver, self._session, path, tf.global_variables())
+        checkpoint.restore(self._session, path, tf.global_variables())
 
     def _steps_done(self):
         """Returns the number of training steps of the run so far."""
