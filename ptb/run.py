@@ -67,7 +67,7 @@ def find_source(flags, config, corpus):
     if path and files.is_within(path, folder):
         raise UserError(
             f"--init_from {path}: it is in {folder}, where the new run would be saved; use "
-            "another --save_path, or leave out --init_from to go on with the run that is there"
+            "another --save_path, or leave out --init_from"
         )
     source = None if flags.restart else _source_before(folder)
     if path:
