@@ -350,21 +350,13 @@ def _source(path, vocabulary, sizes, names):
     num_layers, size, vocab_size = sizes
     kernel, bias = OUR_NAMES
     shapes = {
-        "Model/embedding": (vocab_size, size),
-        **{CELL.format(layer) + kernel: (2 * size, 4 * size) for layer in range(num_layers)},
-        **{CELL.format(layer) + bias: (4 * size,) for layer in range(num_layers)},
-        "Model/softmax_w": (size, vocab_size),
-        "Model/softmax_b": (vocab_size,),
+        "Model/embedding": [vocab_size, size],
+        **{CELL.format(layer) + kernel: [2 * size, 4 * size] for layer in range(num_layers)},
+        **{CELL.format(layer) + bias: [4 * size] for layer in range(num_layers)},
+        "Model/softmax_w": [size, vocab_size],
+        "Model/softmax_b": [vocab_size],
     }
-    found = read_variables(path)
-    values = {}
-    for name, shape in shapes.items():
-        name_there = names.get(name, name)
-        if name_there not in found:
-            raise UserError(f"{path} has no variable {name_there}")
-        values[name] = found[name_there]
-        if values[name].shape != shape:
-            raise UserError(f"{path}: {name_there} has shape {values[name].shape}, not {shape}")
+    values = _fitting(path, shapes, names)
     if not are_finite(values):
         raise UserError(
             f"{path} has weights that are not finite: its training diverged; name an earlier "
@@ -428,21 +420,30 @@ def restore(session, path, variables, names=None):
     Raises:
       UserError: they are not there, have another shape, or cannot be read.
     """
-    folder, name = os.path.split(path)
-    names = {variable.op.name: variable.op.name for variable in variables} | (names or {})
-    try:
-        with files.plain_folder(folder) as plain:
-            found = tf.train.load_checkpoint(os.path.join(plain, name))
-            shapes = found.get_variable_to_shape_map()
-            for variable in variables:
-                name, shape = names[variable.op.name], variable.shape.as_list()
-                if shapes.get(name) != shape:
-                    raise ValueError(f"{name} has shape {shapes.get(name)}, not {shape}")
-            for variable in variables:
-                assign(session, variable, found.get_tensor(names[variable.op.name]))
-    except (tf.errors.OpError, ValueError) as error:
-        reason = getattr(error, "message", str(error)).splitlines()[0]
-        raise UserError(f"{path}: not the variables of this model: {reason}") from error
+    shapes = {variable.op.name: variable.shape.as_list() for variable in variables}
+    values = _fitting(path, shapes, names or {})
+    for variable in variables:
+        assign(session, variable, values[variable.op.name])
+
+
+def _fitting(path, shapes, names):
+    """Returns {name: array} of the variables of a model; see restore.
+
+    Args:
+      path: where they are, as a `tf.train.Saver` takes it.
+      shapes: {name: shape, a list}.
+      names: {name: its name in the file}, where the two differ.
+    """
+    found = read_variables(path)
+    values = {name: found.get(names.get(name, name)) for name in shapes}
+    for name, shape in shapes.items():
+        there = None if values[name] is None else list(values[name].shape)
+        if there != shape:
+            raise UserError(
+                f"{path}: not the variables of this model: {names.get(name, name)} has shape "
+                f"{there}, not {shape}"
+            )
+    return values
 
 
 def write(path, facts, position, vocabulary):

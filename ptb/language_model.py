@@ -4,7 +4,8 @@
     python -m ptb.language_model next Out/small --prompt "the company said"
     python -m ptb.language_model score Out/small sentences.txt
 
-A model is the folder of a run of lstm.py, finished or not. It can also be a checkpoint that the PTB
+A model is the folder of a run of lstm.py, finished or not; --best takes the epoch with the lowest
+valid perplexity in place of the last checkpoint. It can also be a checkpoint that the PTB
 tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocabulary with it, so
 --data_path names the corpus it was trained on.
 """
