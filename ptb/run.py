@@ -273,10 +273,13 @@ class Run:
         command = command_of(
             self._flags, restart=None, init_from=found.path, save_path=save_path
         )
+        best = self.best_checkpoint(found.position.history)  # The last may be bad, though finite.
         return (
             f"the last checkpoint with finite weights is {found.path}, after "
-            f"{found.position.epoch} epochs and {found.position.step} steps; lower learning_rate "
-            f"or max_grad_norm in configs.py, and start anew from it: {command}"
+            f"{found.position.epoch} epochs and {found.position.step} steps"
+            + (f" (that of the best epoch is {best.path})" if best else "")
+            + "; lower learning_rate or max_grad_norm in configs.py, and start anew from it: "
+            + command
         )
 
     def save(self, position, save_variables):

@@ -117,6 +117,15 @@ def test_another_source_is_refused(text, begun, tmp_path):
     assert "text was another" not in str(error.value)
 
 
+def test_other_words_have_other_ids_and_the_text_is_not_blamed():
+    before = {"ids": {"train": "a"}, "corpus": {"train.txt": "x"}}
+    now = {"ids": {"train": "b"}, "corpus": {"train.txt": "x"}, "init_from": "c"}
+    found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
+    message = "^folder has another run: it did not start from there .leave out --init_from to go on"
+    with pytest.raises(UserError, match=message):
+        run.refuse_another_run("folder", found, now, checkpoint.Source(["a"], "there", "c"))
+
+
 def test_run_from_drawn_weights_is_another(trained, source, corpus, tmp_path):
     out = shutil.copytree(trained.parent, tmp_path / "out")
     fields = {"max_max_epoch": 2, "vocab_size": None}
@@ -295,8 +304,9 @@ def test_command_that_goes_on_after_a_training_diverged(text, tmp_path, monkeypa
     path = f"{out}/some/checkpoint-000001"
     said = (
         "lstm.py: epoch 2, learning rate 0.500: the cost is nan at step 5 of 60; the last "
-        f"checkpoint with finite weights is {path}, after 1 epochs and 0 steps; lower "
-        "learning_rate or max_grad_norm in configs.py, and start anew from it: "
+        f"checkpoint with finite weights is {path}, after 1 epochs and 0 steps (that of the best "
+        f"epoch is {path}); lower learning_rate or max_grad_norm in configs.py, and start anew "
+        "from it: "
     )
     assert line.startswith(said)
     python, program, *words = shlex.split(line.removeprefix(said))
