@@ -75,7 +75,7 @@ def read_history(folder):
 
 
 def load_matplotlib():
-    """Returns what the pictures need of matplotlib: {pyplot, ticker, has_chinese}.
+    """Returns what the pictures need of matplotlib: {pyplot, ticker, chinese_fonts}.
 
     Raises:
       UserError: it is not installed.
@@ -95,7 +95,7 @@ def load_matplotlib():
     warnings.filterwarnings("ignore", "Glyph .* missing from")
     # It would complain that a Chinese font has no bold signs.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    return types.SimpleNamespace(pyplot=pyplot, ticker=ticker, has_chinese=bool(fonts))
+    return types.SimpleNamespace(pyplot=pyplot, ticker=ticker, chinese_fonts=fonts)
 
 
 def save(pyplot, figure, output, dpi):
@@ -215,7 +215,9 @@ def draw_gates(model, prompt, output, layer=None, units=None):
                 format="{x:.3g}", extend="both" if name == "cell_state" else "neither",
             )
             bar.ax.tick_params(labelsize=6)
-            panel.set_title(" ".join(titles if matplotlib.has_chinese else titles[:1]), fontsize=9)
+            panel.set_title(
+                " ".join(titles if matplotlib.chinese_fonts else titles[:1]), fontsize=9
+            )
             panel.set_yticks(range(len(chosen[layer])), [k + 1 for k in chosen[layer]], fontsize=6)
             _label_words(panel, words)
         for panel in panels[:-1].flat:
@@ -290,10 +292,11 @@ def draw_text(words, values, title, output):
     figure, axes = matplotlib.pyplot.subplots(
         figsize=(1 + 0.085 * PASSAGE_WIDTH, 1.2 + 0.22 * rows), layout="constrained"
     )
+    fonts = ["DejaVu Sans Mono", *matplotlib.chinese_fonts]
     for (x, y, width), word, value in zip(places, words, values):
         axes.add_patch(matplotlib.pyplot.Rectangle((x, y), width, 1, color=colours.to_rgba(value)))
         axes.text(x + width / 2, y + 0.5, _shortened(word), ha="center", va="center", fontsize=8,
-                  color="white" if value < 0 else "black", family="monospace")
+                  family=fonts, color="white" if value < 0 else "black")
     axes.set(xlim=(0, PASSAGE_WIDTH), ylim=(rows, 0), title=title)
     axes.axis("off")
     figure.colorbar(colours, ax=axes, location="bottom", shrink=0.5, label="cell state")
@@ -351,9 +354,10 @@ def _units(args):
         states = [*model.cell_states([[reader.EOS, *words]])][1:]
     best = found[0]
     name = f"layer {best.layer}, unit {best.number}"
+    explanation = f"correlation with {best.explained_by}: {best.correlation:.2f}"
     draw_text(
         words, [state[0, best.layer - 1, best.number - 1] for state in states],
-        f"Cell state of {name} ({best.explained_by}: {best.correlation:.2f})", args.output,
+        f"Cell state of {name} ({explanation})", args.output,
     )
     print(f"Text coloured by {name} in {args.output}")
 

@@ -301,7 +301,8 @@ def test_units_on_the_command_line(trained, corpus, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     output = tmp_path / "units.png"
     text = corpus / "ptb.valid.txt"
-    plot.main(["units", str(trained), "--text", str(text), "--output", str(output)])
+    args = ["units", str(trained), "--text", str(text), "--output", str(output)]
+    plot.main(args)
     header, *rows, last = capsys.readouterr().out.splitlines()
     assert header.split("\t") == ["layer", "unit", "explained_by", "correlation"]
     model = LanguageModel.load(str(trained))
@@ -313,7 +314,7 @@ def test_units_on_the_command_line(trained, corpus, tmp_path, capsys):
     best = expected[0]
     assert last == f"Text coloured by layer {best.layer}, unit {best.number} in {output}"
     size_of(output)
-    plot.main(["units", str(trained), "--text", str(text), "--output", str(output), "--by", "length"])
+    plot.main([*args, "--by", "length"])
     rows = capsys.readouterr().out.splitlines()[1:-1]
     assert {row.split("\t")[2] for row in rows} == {"length"}
 
