@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import sys
+import textwrap
 import types
 import warnings
 
@@ -37,10 +38,10 @@ CHINESE_FONTS = (
 # Its brightness only ever grows, so that it can be read in grey and by who does not see red or
 # green. Its middle is grey, the colour of 0 where a scale goes from negative to positive.
 COLOURS = "cividis"
-MOST_WORDS = 60  # in a picture of gates, <eos> included
+MOST_WORDS = 60  # of a prompt, in a picture of gates
 MOST_UNITS = 40  # of a layer in such a picture
 LONGEST_WORD = 20  # signs of a word that are shown, where words stand below each other
-PANELS = {  # {field of rnn.Gates: its names in a picture, which are those of the article}
+PANELS = {  # {field of rnn.Gates: its names in a picture}; the article names the gates so
     "forget_gate": ("forget gate", "遗忘门"),
     "input_gate": ("input gate", "输入门"),
     "candidate": ("candidate", "候选状态"),
@@ -106,7 +107,7 @@ def save(pyplot, figure, output, dpi):
     """
     try:
         with files.whole(output) as unfinished:
-            figure.savefig(unfinished, format="png", dpi=dpi)
+            figure.savefig(unfinished, format="png", dpi=dpi, pil_kwargs={"optimize": True})
     except OSError as error:
         raise UserError(f"--output: cannot write {output} ({error.strerror})") from error
     finally:
@@ -193,10 +194,11 @@ def draw_gates(model, prompt, output, layer=None, units=None):
     panel_heights = [0.5 + 0.11 * len(chosen[layer]) for layer in layers for _ in range(panel_rows)]
     figure, axes = matplotlib.pyplot.subplots(
         1 + len(panel_heights), num_columns, squeeze=False, layout="constrained",
-        figsize=(num_columns * (1.2 + 0.22 * num_words), 4 + sum(panel_heights)),
+        figsize=(num_columns * max(2.5, 1.2 + 0.22 * num_words), 4 + sum(panel_heights)),
         height_ratios=[1.5, *panel_heights],
     )
-    figure.suptitle(model.description, fontsize=8)
+    letters = int(15 * figure.get_figwidth())  # as many fit beside each other
+    figure.suptitle(textwrap.fill(model.description, letters), fontsize=8)
     expected = model.surprises(prompt)
     words = [EOS, *(word for word, *_ in expected)]
     for above in axes[0]:
@@ -205,25 +207,14 @@ def draw_gates(model, prompt, output, layer=None, units=None):
     for row, layer in enumerate(layers):
         panels = axes[1 + row * panel_rows : 1 + (row + 1) * panel_rows]
         for panel, (name, titles) in zip(panels.flat, PANELS.items()):
-            low, high = scales[name]
-            image = panel.imshow(
-                getattr(gates, name)[layer][:, chosen[layer]].T, aspect="auto", cmap=COLOURS,
-                vmin=low, vmax=high, interpolation="nearest",
-            )
-            bar = figure.colorbar(
-                image, ax=panel, pad=0.01, aspect=40, ticks=[low, (low + high) / 2, high],
-                format="{x:.3g}", extend="both" if name == "cell_state" else "neither",
-            )
-            bar.ax.tick_params(labelsize=6)
-            panel.set_title(
-                " ".join(titles if matplotlib.chinese_fonts else titles[:1]), fontsize=9
-            )
-            panel.set_yticks(range(len(chosen[layer])), [k + 1 for k in chosen[layer]], fontsize=6)
+            _draw_heat_map(panel, getattr(gates, name)[layer], chosen[layer], scales[name])
+            title = " ".join(titles if matplotlib.chinese_fonts else titles[:1])
+            panel.set_title(f"layer {layer + 1}: {title}", fontsize=9)
             _label_words(panel, words)
         for panel in panels[:-1].flat:
             panel.tick_params(labelbottom=False)
         for panel in panels[:, 0]:
-            panel.set_ylabel(f"unit of layer {layer + 1}", fontsize=8)
+            panel.set_ylabel("unit", fontsize=8)
     save(matplotlib.pyplot, figure, output, dpi=100)
 
 
@@ -250,6 +241,24 @@ def _shortened(word):
     return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
 
 
+def _draw_heat_map(axes, values, units, scale):
+    """Draws those columns of values [num_words, size] that are `units` as rows, with their scale.
+
+    The scale ends in points where there are values beyond it.
+    """
+    low, high = scale
+    values = values[:, units].T
+    image = axes.imshow(
+        values, aspect="auto", cmap=COLOURS, vmin=low, vmax=high, interpolation="nearest"
+    )
+    bar = axes.figure.colorbar(
+        image, ax=axes, pad=0.01, aspect=40, ticks=[low, (low + high) / 2, high], format="{x:.3g}",
+        extend="both" if np.abs(values).max() > high else "neither",
+    )
+    bar.ax.tick_params(labelsize=6)
+    axes.set_yticks(range(len(units)), [unit + 1 for unit in units], fontsize=6)
+
+
 def _label_words(axes, words):
     """Writes words below axes that have one place for each."""
     axes.set_xlim(-0.5, len(words) - 0.5)
@@ -259,7 +268,9 @@ def _label_words(axes, words):
 def _draw_surprises(axes, expected):
     """Draws what LanguageModel.surprises returns as a bar a word, what it expected above them."""
     places = range(1, len(expected) + 1)
-    axes.bar(places, [bits for _, bits, *_ in expected], color="0.4")
+    surprises = [bits for _, bits, *_ in expected]
+    axes.bar(places, surprises, color="0.4")
+    axes.set_ylim(0, 1.05 * max([1, *surprises]))
     axes.set_ylabel("surprise (bits)", fontsize=8)
     axes.tick_params(labelsize=6)
     top = axes.secondary_xaxis("top")

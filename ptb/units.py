@@ -123,10 +123,11 @@ def _correlations(model, parts):
       float64 [len(EXPLANATIONS), num_layers, hidden_size].
     """
     lengths = np.array([len(part) for part in parts])
-    rows = [part + [EOS] * (lengths.max() - len(part)) for part in parts]
+    longest = max(map(len, parts))
+    rows = [part + [EOS] * (longest - len(part)) for part in parts]
     numbers = np.array([explained(row) for row in rows])
     sums = [0.0] * 5
-    with Progress("Reading", lengths.max()) as progress:
+    with Progress("Reading", longest) as progress:
         for i, states in enumerate(model.cell_states(rows)):
             progress.update(i)
             is_text = lengths > i  # What fills the shorter rows up is not counted.

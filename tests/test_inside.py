@@ -248,7 +248,8 @@ def test_what_the_picture_of_gates_shows(model, figures):
         np.testing.assert_array_equal(image.get_array(), getattr(gates, name)[layer].T)
         low, high = image.get_clim()
         assert (low, high) == (0, 1) if name.endswith("gate") else low == -high
-        assert panel.get_title().startswith(name.replace("_", " "))
+        expected = f"layer {layer + 1}: {name.replace('_', ' ')}"
+        assert panel.get_title().startswith(expected)
         assert labels(panel.yaxis) == [str(number) for number in range(1, 7)]
         assert image.get_cmap().name == "cividis"
     assert panels[3].images[0].get_clim() == panels[9].images[0].get_clim()
@@ -293,8 +294,7 @@ def test_chinese_names_where_there_is_a_font(fonts, model, figures, monkeypatch)
     monkeypatch.setattr(font_manager, "get_font_names", lambda: fonts)
     plot.draw_gates(model, "w1", "gates.png", layer=1)
     titles = [panel.get_title() for panel in images(figures[0])]
-    expected = "forget gate 遗忘门" if fonts else "forget gate"
-    assert titles[0] == expected
+    assert titles[0] == f"layer 1: forget gate{' 遗忘门' if fonts else ''}"
 
 
 def test_units_on_the_command_line(trained, corpus, tmp_path, capsys):
