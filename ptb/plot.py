@@ -262,7 +262,7 @@ def _draw_heat_map(axes, values, units, scale):
 def _label_words(axes, words):
     """Writes words below axes that have one place for each."""
     axes.set_xlim(-0.5, len(words) - 0.5)
-    axes.set_xticks(range(len(words)), map(_shortened, words), rotation=90, fontsize=8)
+    axes.set_xticks(range(len(words)), [*map(_shortened, words)], rotation=90, fontsize=8)
 
 
 def _draw_surprises(axes, expected):
