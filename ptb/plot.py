@@ -26,10 +26,10 @@ import numpy as np
 from ptb import command_line, files
 from ptb.errors import UserError
 from ptb.progress import columns
+from ptb.units import EXPLANATIONS
 
-# These are names of ptb/history.py and ptb/units.py, which would load TensorFlow.
+# The names are those of ptb/history.py, which is not imported here because it loads TensorFlow.
 HISTORY = "history.csv"
-EXPLANATIONS = "position", "length", "unk"
 COLUMNS = "epoch", "train_perplexity", "valid_perplexity"
 CHINESE_FONTS = (
     "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC",

@@ -343,8 +343,8 @@ def test_text_that_is_longer_than_a_picture():
     assert max(x + width for x, _, width in places) <= plot.PASSAGE_WIDTH
 
 
-def test_names_that_are_written_twice():
-    assert plot.EXPLANATIONS == units.EXPLANATIONS and plot.HISTORY == history.CSV
+def test_name_that_is_written_twice():
+    assert plot.HISTORY == history.CSV
 
 
 @pytest.mark.parametrize("args, message", [
