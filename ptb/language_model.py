@@ -10,6 +10,7 @@ tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocab
 --data_path names the corpus it was trained on.
 """
 
+import functools
 import io
 import itertools
 import os
@@ -153,15 +154,9 @@ class LanguageModel:
         # a seed in a process that trains deterministically.
         initializer = tf.zeros_initializer()
         with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
-            cell = rnn.MultiRNNCell(
-                [rnn.BasicLSTMCell(size, 0.0, self._factor_type) for _ in range(config.num_layers)]
-            )
-            initial_state = cell.zero_state(batch_size, self._data_type)
-            with tf.device("/cpu:0"):
-                embedding = tf.get_variable("embedding", [vocab_size, size])
-                inputs = tf.nn.embedding_lookup(embedding, input_.input_data)
+            cell, initial_state, inputs = self._lstm(input_.input_data, batch_size)
             with tf.variable_scope("RNN"):
-                outputs, state = cell.unroll(tf.cast(inputs, self._data_type), initial_state)
+                outputs, state = cell.unroll(inputs, initial_state)
             output = tf.reshape(outputs, [-1, size])
             softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
             softmax_w = tf.cast(softmax_w, self._factor_type)
@@ -172,6 +167,29 @@ class LanguageModel:
                 logits=rnn.softmax_logits(output, softmax_w, softmax_b),
                 loss=rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast=True),
             )
+
+    def _lstm(self, ids, batch_size):
+        """Returns the LSTM's cell, its zero state, and the embedded words of a tensor of ids."""
+        config = self._config
+        size = config.hidden_size
+        cell = rnn.MultiRNNCell(
+            [rnn.BasicLSTMCell(size, 0.0, self._factor_type) for _ in range(config.num_layers)]
+        )
+        initial_state = cell.zero_state(batch_size, self._data_type)
+        with tf.device("/cpu:0"):
+            embedding = tf.get_variable("embedding", [config.vocab_size, size])
+            inputs = tf.nn.embedding_lookup(embedding, ids)
+        return cell, initial_state, tf.cast(inputs, self._data_type)
+
+    @functools.cached_property
+    def _one_step(self):
+        """The LSTM at one time step, for any number of rows; only who looks inside needs it."""
+        with self._graph.as_default(), tf.variable_scope("Model", reuse=True):
+            ids = tf.placeholder(tf.int32, [None], "ids")
+            cell, initial_state, inputs = self._lstm(ids, tf.shape(ids)[0])
+            with tf.variable_scope("RNN"):
+                _, gates = cell.gates(inputs, initial_state)
+        return types.SimpleNamespace(ids=ids, initial_state=initial_state, gates=gates)
 
     def next_words(self, prompt, top_k=10):
         """Returns the top_k likeliest next words as [(word, probability)], the likeliest first.
@@ -298,6 +316,68 @@ class LanguageModel:
             LineScore(words, -losses.astype(np.float64), its_unknown)
             for words, losses, its_unknown in zip(sentences, self._line_losses(ids), unknown)
         ]
+
+    def surprises(self, prompt):
+        """Returns how much each word of a prompt surprises the model, given those before it.
+
+        Returns:
+          [(word as it is read, its surprise -log2 p in bits, the likeliest word in its place, the
+          probability of that)] for each word after the `<eos>` that a prompt begins with.
+
+        Raises UserError for a prompt without words.
+        """
+        ids = self._prompt_ids(prompt)
+        found, state = [], None
+        for i, following in zip(ids, ids[1:]):
+            logits, state = self._read([i], state)
+            log_probs = logits - np.logaddexp.reduce(logits)
+            likeliest = int(log_probs[: len(self.vocabulary)].argmax())
+            found.append((
+                self.vocabulary[following], float(-log_probs[following] / np.log(2)),
+                self.vocabulary[likeliest], float(np.exp(log_probs[likeliest])),
+            ))
+        return found
+
+    def gates(self, prompt):
+        """Returns what every unit computes at every word of a prompt, as an rnn.Gates of arrays.
+
+        All are float32 [num_layers, num_words, hidden_size]. The first word is the `<eos>` that a
+        prompt begins with, and the first layer is the one that reads the words.
+
+            forget_gate   from 0 (the unit's cell state is dropped) to 1 (it is kept)
+            input_gate    from 0 (nothing of the candidate is added to it) to 1 (all of it)
+            candidate     from -1 to 1: what may be added
+            cell_state    forget_gate * cell_state of the word before + input_gate * candidate
+            output_gate   from 0 (the unit says nothing) to 1
+            output        output_gate * tanh(cell_state), from -1 to 1
+
+        Raises UserError for a prompt without words.
+        """
+        words = [*self._look_inside(np.array([self._prompt_ids(prompt)]))]
+        return rnn.Gates(*np.array(words, np.float32)[..., 0, :].transpose(2, 1, 0, 3))
+
+    def cell_states(self, rows):
+        """Yields the cell states, float32 [num_rows, num_layers, hidden_size], word by word.
+
+        Args:
+          rows: lists of words, all of one length, that are read side by side from the zero state.
+        """
+        for gates in self._look_inside(np.array([self._to_ids(row)[0] for row in rows])):
+            yield np.stack([layer.cell_state for layer in gates], axis=1).astype(np.float32)
+
+    def _look_inside(self, rows):
+        """Yields each layer's rnn.Gates of arrays [num_rows, hidden_size], word by word.
+
+        Args:
+          rows: ids [num_rows, num_words], read from the zero state.
+        """
+        step, feed_dict = self._one_step, {}
+        for ids in rows.T:
+            gates = self._session.run(step.gates, {step.ids: ids, **feed_dict})
+            for (c, h), layer in zip(step.initial_state, gates):
+                feed_dict.update({c: layer.cell_state, h: layer.output})
+                _check_finite(layer.cell_state)
+            yield gates
 
     def unknown_words(self, text):
         """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
@@ -431,7 +511,7 @@ def _check(right, name, value, allowed):
         raise UserError(f"{name} is {value}; it must be {allowed}")
 
 
-def _say_unknown(model, text):
+def say_unknown(model, text):
     """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`."""
     unknown = model.unknown_words(text)
     if unknown and reader.UNK in model.vocabulary:
@@ -440,14 +520,14 @@ def _say_unknown(model, text):
 
 
 def _generate(model, args):
-    _say_unknown(model, args.prompt)
+    say_unknown(model, args.prompt)
     print(model.generate(
         args.prompt, args.words, args.temperature, args.top_k, args.no_unk, args.seed
     ))
 
 
 def _next(model, args):
-    _say_unknown(model, args.prompt)
+    say_unknown(model, args.prompt)
     for word, probability in model.next_words(args.prompt, args.top_k):
         print(f"{probability:8.4f}  {word}")
 
@@ -476,7 +556,7 @@ def _score(model, args):
         raise UserError(NO_WORDS)
     if not args.per_word:
         _print_row("total", totals)
-    _say_unknown(model, unknown_words)
+    say_unknown(model, unknown_words)
     log_prob, words, known_log_prob, unknown = totals
     known = words - unknown
     print(

@@ -57,10 +57,15 @@ class Line:
         self.clear()
 
 
+def columns(text):
+    """Returns how many columns a text takes in a row of equal ones; Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
 def _cut(text, width):
-    """Returns as much of a text as fits a number of columns; Chinese characters take two."""
+    """Returns as much of a text as fits a number of columns."""
     for number, sign in enumerate(text):
-        width -= 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+        width -= columns(sign)
         if width < 0:
             return text[:number]
     return text

@@ -17,6 +17,16 @@ from ptb.quiet import tf
 LSTMStateTuple = collections.namedtuple("LSTMStateTuple", ["c", "h"])
 LSTMStateTuple.__doc__ = "The state of one layer: c and h, each of shape [batch_size, size]."
 
+Gates = collections.namedtuple(
+    "Gates",
+    ["forget_gate", "input_gate", "candidate", "cell_state", "output_gate", "output"],
+)
+Gates.__doc__ = """What one layer computes in a time step, each [batch_size, size].
+
+In the formulas of BasicLSTMCell these are sigmoid(f + forget_bias), sigmoid(i), tanh(j), c',
+sigmoid(o) and h', in the order in which the article explains them.
+"""
+
 
 class BasicLSTMCell:
     """One LSTM layer at one time step.
@@ -43,13 +53,22 @@ class BasicLSTMCell:
 
     def __call__(self, inputs, state):
         """Takes inputs [batch_size, n] and a state; returns (h', LSTMStateTuple(c', h'))."""
+        new_h, gates = self.gates(inputs, state)
+        return new_h, LSTMStateTuple(gates.cell_state, new_h)
+
+    def gates(self, inputs, state):
+        """Takes inputs [batch_size, n] and a state; returns (h', Gates)."""
         kernel, bias = self._weights(inputs)
         c, h = state
         gates = tf.nn.bias_add(product(tf.concat([inputs, h], 1), kernel), bias)
         i, j, f, o = tf.split(gates, 4, axis=1)
-        new_c = c * tf.sigmoid(f + self._forget_bias) + tf.sigmoid(i) * tf.tanh(j)
-        new_h = tf.tanh(new_c) * tf.sigmoid(o)
-        return new_h, LSTMStateTuple(new_c, new_h)
+        f = tf.sigmoid(f + self._forget_bias)
+        kept = c * f
+        i, j = tf.sigmoid(i), tf.tanh(j)
+        new_c = kept + i * j
+        tanh_c, o = tf.tanh(new_c), tf.sigmoid(o)
+        new_h = tanh_c * o
+        return new_h, Gates(f, i, j, new_c, o, new_h)
 
     def unroll(self, inputs, state):
         """Takes inputs [num_steps, batch_size, n] and a state; returns (every h', last state)."""
@@ -108,6 +127,10 @@ class MultiRNNCell:
     def __call__(self, inputs, state):
         """Takes inputs [batch_size, n] and each layer's state; returns (output, new states)."""
         return self._layer_by_layer(self._cells, inputs, state)
+
+    def gates(self, inputs, state):
+        """Takes inputs [batch_size, n] and each layer's state; returns (output, each's Gates)."""
+        return self._layer_by_layer([cell.gates for cell in self._cells], inputs, state)
 
     def unroll(self, inputs, state):
         """Takes inputs [batch_size, num_steps, n] and each layer's state, before the first step.

@@ -39,6 +39,14 @@ def init_params(rng, vocab_size, size, num_layers, scale):
     }
 
 
+def cell(joined, c_old, kernel, bias):
+    """Returns (i, j, f, o, c, h) of one layer at one time step, each [batch_size, size]."""
+    i, j, f, o = np.split(joined @ kernel + bias, 4, axis=1)
+    i, j, f, o = sigm(i), np.tanh(j), sigm(f), sigm(o)
+    c = f * c_old + i * j
+    return i, j, f, o, c, o * np.tanh(c)
+
+
 def step(params, x, y, state, masks=None):
     """One training step's numbers.
 
@@ -69,11 +77,7 @@ def step(params, x, y, state, masks=None):
         for k in range(num_layers):
             c_old, h_old = states[k]
             joined = np.hstack([layer_input, h_old])
-            gates = joined @ params["kernels"][k] + params["biases"][k]
-            i, j, f, o = np.split(gates, 4, axis=1)
-            i, j, f, o = sigm(i), np.tanh(j), sigm(f), sigm(o)
-            c = f * c_old + i * j
-            h = o * np.tanh(c)
+            i, j, f, o, c, h = cell(joined, c_old, params["kernels"][k], params["biases"][k])
             states[k] = (c, h)
             layers.append((joined, i, j, f, o, c_old, c))
             layer_input = h * masks[k + 1, t]

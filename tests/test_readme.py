@@ -8,6 +8,7 @@ import pytest
 import configs
 import lstm
 from conftest import ROOT
+from ptb import plot
 
 ENGLISH = ROOT / "README.md"
 CHINESE = ROOT / "ptb" / "README.zh-CN.md"
@@ -59,3 +60,18 @@ def test_chinese_results_are_the_english_ones():
         return [re.findall(r"\d+\.\d+(?= \|)", line) for line in lines.splitlines()]
 
     assert numbers(CHINESE, "| | 种子 |") == numbers(ENGLISH, "| | seed |")
+
+
+@pytest.mark.parametrize("path", [ENGLISH, CHINESE])
+def test_pictures_are_there_and_small(path):
+    pictures = re.findall(r"!\[.+\]\((.+\.png)\)", path.read_text(encoding="utf-8"))
+    assert [name.split("/")[-1] for name in pictures] == ["learning_curves.png", "gates.png"]
+    for name in pictures:
+        assert 10_000 < (path.parent / name).stat().st_size < 200_000
+
+
+def test_curve_of_the_original_is_that_of_the_table():
+    history = plot.read_history(ROOT / "ptb" / "pictures" / "original")
+    rows = {row[0]: [*map(float, row[1:])] for row in table(ENGLISH, "epoch")}
+    assert history["train_perplexity"] == rows["train, original"]
+    assert history["valid_perplexity"] == rows["valid, original"]
