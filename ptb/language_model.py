@@ -1,8 +1,9 @@
-"""A trained model at work: the next word, the probability of a sentence, generated text.
+"""A trained model at work: the next word, a sentence's probability, generated text, like words.
 
     python -m ptb.language_model generate Out/small --prompt "the company said" --words 50
     python -m ptb.language_model next Out/small --prompt "the company said"
     python -m ptb.language_model score Out/small sentences.txt
+    python -m ptb.language_model similar Out/small --word company
 
 A model is the folder of a run of lstm.py, finished or not. It can also be a checkpoint that the PTB
 tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocabulary with it, so
@@ -26,6 +27,7 @@ from ptb.quiet import session_config, tf
 SENTENCES_AT_ONCE = 40  # number of sentences that are scored side by side
 WORDS_A_STEP = 10  # number of words of each of them that are read in one step
 LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
+MATRICES = ("softmax_w", "embedding")  # the matrices in which each word has a vector
 NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
 
 
@@ -36,6 +38,7 @@ class LanguageModel:
         model.next_words("the company said")
         model.log_prob("the company said it will sell the unit")
         print(model.generate("the company said", words=50, seed=3))
+        model.similar_words("company")
 
     A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
     Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are.
@@ -43,6 +46,7 @@ class LanguageModel:
     Attributes:
       vocabulary: the words, by id.
       description: what was loaded, in one line.
+      config: the network's sizes: num_layers, hidden_size, vocab_size and others.
     """
 
     @classmethod
@@ -119,15 +123,16 @@ class LanguageModel:
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
         self._unk = self._ids[reader.UNK]
-        self._config = types.SimpleNamespace(**config)
+        self.config = types.SimpleNamespace(**config)
         self._factor_type = tf.as_dtype(number_type)
         self._data_type = tf.float16 if number_type == "float16" else tf.float32
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
             self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
-            self._text = self._network(self._config.batch_size, self._config.num_steps)
+            self._text = self._network(self.config.batch_size, self.config.num_steps)
             variables = tf.trainable_variables()
+            self._variables = {variable.op.name: variable for variable in variables}
             self._session = tf.Session(config=session_config())
             saver = tf.train.Saver(variables)
             try:
@@ -148,7 +153,7 @@ class LanguageModel:
 
     def _network(self, batch_size, num_steps):
         """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
-        config = self._config
+        config = self.config
         size, vocab_size = config.hidden_size, config.vocab_size
         input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
         # No initializer is ever run here. TensorFlow's default one is not taken because it demands
@@ -264,6 +269,53 @@ class LanguageModel:
     def unknown_words(self, text):
         """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
         return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
+
+    def weights(self):
+        """Returns the model's variables as {name: float32 array}.
+
+        Raises UserError where they are not all finite.
+        """
+        values = self._session.run(self._variables)
+        for value in values.values():
+            _check_finite(value)
+        return values
+
+    def vectors(self, matrix="softmax_w"):
+        """Returns the vector of each word of the vocabulary: float32 [words, hidden_size].
+
+        Args:
+          matrix: "softmax_w" for the vectors by which the words are predicted, the columns of that
+            matrix; or "embedding" for those by which they are read.
+
+        Raises UserError for another matrix, or numbers that are not all finite.
+        """
+        _check(matrix in MATRICES, "matrix", matrix, " or ".join(MATRICES))
+        value = _check_finite(self._session.run(self._variables[f"Model/{matrix}"]))
+        return (value.T if matrix == "softmax_w" else value)[: len(self.vocabulary)]
+
+    def similar_words(self, word, top_k=10, matrix="softmax_w"):
+        """Returns the top_k words whose vectors are nearest to a word's, the nearest first.
+
+        Args:
+          word: a word of the vocabulary; it is not among the words found.
+          top_k: how many words.
+          matrix: whose vectors; see the method vectors.
+
+        Returns:
+          [(word, cosine of the angle between the two vectors)].
+
+        Raises UserError for a word outside the vocabulary, a top_k below 1 or another matrix.
+        """
+        _check(top_k >= 1, "top_k", top_k, "at least 1")
+        if word not in self._ids:
+            raise UserError(f"'{word}' is not in the vocabulary; write it as the corpus does")
+        vectors = self.vectors(matrix)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)  # A norm may be 0.
+        cosines = vectors @ vectors[self._ids[word]]
+        order = np.argsort(-cosines, kind="stable")
+        order = order[order != self._ids[word]][:top_k]
+        return [(self.vocabulary[i], float(cosines[i])) for i in order]
 
     def _to_ids(self, words):
         """Returns (ids, whether each is of an unknown word): arrays.
@@ -415,6 +467,11 @@ def _next(model, args):
         print(f"{probability:8.4f}  {word}")
 
 
+def _similar(model, args):
+    for word, cosine in model.similar_words(args.word, args.top_k, args.matrix):
+        print(f"{cosine:8.4f}  {word}")
+
+
 def _score(model, args):
     words = reader.read_text(0 if args.file == "-" else files.local_path(args.file))
     _say_unknown(model, words)
@@ -456,6 +513,12 @@ def _parser():
     score.add_argument("file", help="a text file, or - for stdin")
     score.add_argument("--stream", action="store_true",
                        help="carry the state through the text, as the test of a run does")
+
+    similar = command(_similar, "Prints the words whose vectors are nearest to a word's, by cosine.")
+    similar.add_argument("--word", required=True, help="the word")
+    similar.add_argument("--top_k", type=int, default=10, help="how many words (10)")
+    similar.add_argument("--matrix", choices=MATRICES, default="softmax_w",
+                         help="whose vectors to compare (softmax_w)")
     return parser
 
 
