@@ -41,8 +41,8 @@ def write_saved_model(model, folder):
     folder = _new_folder(folder)
     if files.PATTERN.search(os.path.abspath(folder)):
         raise UserError(
-            f"{os.path.abspath(folder)}: TensorFlow takes this for a pattern and would not find the "
-            "model; name a folder without brackets, stars, question marks and backslashes"
+            f"{os.path.abspath(folder)}: TensorFlow takes this for a pattern and would not find "
+            "the model; name a folder without brackets, stars, question marks and backslashes"
         )
     weights = model.weights()
     with tf.Graph().as_default(), tf.Session() as session:

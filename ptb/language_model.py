@@ -514,7 +514,7 @@ def _parser():
     score.add_argument("--stream", action="store_true",
                        help="carry the state through the text, as the test of a run does")
 
-    similar = command(_similar, "Prints the words whose vectors are nearest to a word's, by cosine.")
+    similar = command(_similar, "Prints the words with the vectors nearest to a word's, by cosine.")
     similar.add_argument("--word", required=True, help="the word")
     similar.add_argument("--top_k", type=int, default=10, help="how many words (10)")
     similar.add_argument("--matrix", choices=MATRICES, default="softmax_w",

@@ -28,8 +28,8 @@ words = [[word.decode() for word in row] for row in next_words["words"].numpy()]
 print(json.dumps([words, next_words["probabilities"].numpy().tolist(), log_prob.numpy().tolist()]))
 assert "ptb" not in sys.modules
 """
-PIECES = [" ", "\t", "\n", "\r", "\f", "\v", "\u00a0", "\u3000", "\x85", "\0", "w1", "w2", "w10", "x",
-          "<eos>", "<unk>", "<", "é", "我们"]
+PIECES = [" ", "\t", "\n", "\r", "\f", "\v", "\u00a0", "\u3000", "\x85", "\0", "w1", "w2", "w10",
+          "x", "<eos>", "<unk>", "<", "é", "我们"]
 TEXTS = ["", " ", "\n", "\n\n", "<eos>", "w1", "w1\n", "w1 <eos>", "<eos> w1", "w1 <eos> <eos> ",
          "w1<eos>", "<eos>w1", "w1 <eos> w2", "\x0bw1\u00a0w2 \r\n", "strange <unk>", "w3 " * 50]
 
@@ -316,7 +316,7 @@ def test_unknown_matrix(model, tmp_path):
 def test_full_disk_leaves_nothing_of_a_folder(write, model, tmp_path, monkeypatch):
     """Whether TensorFlow or Python notices it, the last thing to be written fails."""
     def fail(*_, **__):
-        reason = f"Graph execution error:\n\n{tmp_path}/variables; No space left on device\n[[save]]"
+        reason = f"Graph execution error:\n\n{tmp_path}; No space left on device\n[[node save]]"
         raise tf.errors.ResourceExhaustedError(None, None, reason)
 
     def refuse(path):
