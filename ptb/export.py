@@ -16,7 +16,7 @@ import sys
 from ptb import command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.language_model import MATRICES, LanguageModel
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 
 
 def write_saved_model(model, folder):
@@ -32,7 +32,7 @@ def write_saved_model(model, folder):
         `<eos>` included.
 
     The numbers are those of LanguageModel up to rounding. Everything is computed in float32, also
-    where the run was trained with --use_fp16.
+    where the run was trained in 16 bits.
 
     Raises:
       UserError: the folder is not empty, TensorFlow would take its name for a pattern, it cannot be
@@ -45,7 +45,7 @@ def write_saved_model(model, folder):
             "the model; name a folder without brackets, stars, question marks and backslashes"
         )
     weights = model.weights()
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         signatures = _build(model.vocabulary, model.config)
         variables = tf.trainable_variables()
         values = {variable.initial_value: weights[variable.op.name] for variable in variables}

@@ -159,16 +159,19 @@ def test_signatures_say_what_they_take_and_give(ask):
     }
 
 
-def test_run_of_16_bits_is_served_in_32(corpus, tmp_path):
-    train(models.TinyConfig, corpus, tmp_path, "--use_fp16")
+@pytest.mark.parametrize("flag, number_type", [
+    ("--use_fp16", "float16"), ("--use_bf16", "bfloat16"),
+])
+def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
+    train(models.TinyConfig, corpus, tmp_path, flag)
     found = checkpoint.newest(tmp_path / "some")[0]
-    assert found.facts["number_type"] == "float16"
+    assert found.facts["number_type"] == number_type
     with LanguageModel.load(str(tmp_path / "some")) as model:
         export.write_saved_model(model, tmp_path / "served")
     with serving(tmp_path / "served") as ask:
         answer = ask("next_words", text=["w1 w2"], top_k=5)
     expected = LanguageModel(
-        found.variables_path, found.vocabulary, found.facts["config"], tf.float32, ""
+        found.variables_path, found.vocabulary, found.facts["config"], "float32", ""
     ).next_words("w1 w2", 5)
     assert_same(answer["words"][0], answer["probabilities"][0], expected)
 
