@@ -34,6 +34,7 @@ flags.DEFINE_string("save_path", "./Out", "Where runs are saved, each in <save_p
 flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instead of 32-bit ones.")
 flags.DEFINE_bool("use_bf16", False, "Whether matrix products take 16-bit factors, for speed.")
 flags.DEFINE_enum("rnn_mode", "fused", ["fused", "basic"], "How to compute: fast, or in a loop.")
+flags.DEFINE_string("init_from", "", "A run or checkpoint from whose weights a new run starts.")
 flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is moved aside.")
 flags.DEFINE_float("save_minutes", 5, "How often to save within an epoch.", lower_bound=0)
 flags.DEFINE_integer("seed", 1, "It decides the initial weights and the dropout.", 0, 2**31 - 1)
@@ -238,12 +239,11 @@ def main(_):
     config = command_line.get_config(FLAGS.config, configs)
     is_named = not FLAGS["data_path"].using_default_value
     corpus = dataset.find_corpus(FLAGS.data_path, explicit=is_named)
-    vocabulary = reader.read_vocabulary(corpus.folder, config.vocab_size)
-    raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=vocabulary)
-    config.vocab_size = config.vocab_size or len(vocabulary)
+    source = run.find_source(FLAGS, config, corpus)
+    raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=source.vocabulary)
 
     # What the article does not have (going on after a stop, saving, a display) is behind this_run.
-    with run.open_run(FLAGS, config, corpus, raw_data, vocabulary) as this_run:
+    with run.open_run(FLAGS, config, corpus, raw_data, source) as this_run:
         if this_run.is_finished:
             this_run.show_results()
         else:
@@ -291,7 +291,7 @@ def train(this_run, config, raw_data):
 
             test_perplexity = text_perplexity(session, mtst, follow=training.test_pass())
             print("Test Perplexity: %.3f" % test_perplexity)
-            model_path = training.finish(test_perplexity)
+            model_path = training.finish(test_perplexity, mtst)
             print("Saving model to %s." % model_path)
 
 

@@ -1,6 +1,7 @@
 """A checkpoint on disk: written whole, verified before it is believed, found, and loaded.
 
-    checkpoint-000012/             the newest of a run's folder, beside the one before
+    checkpoint-000012/             the newest of a run's folder, beside the one before, and beside
+                                   that of the best epoch so far
       model.ckpt.index, .data-…    the variables, as a `tf.train.Saver` writes and reads them
       state.npz                    the LSTM's state: c0, h0, c1, h1 …
       vocabulary.txt               the words by id, one a line
@@ -9,31 +10,54 @@
 
 Nothing in it is an absolute path, so the folder can be moved. Other files that somebody puts there,
 such as a file manager's .DS_Store, are nobody's business.
+
+The checkpoints of the PTB tutorial of TensorFlow 1.x have the variables only, under names that
+differ by version and mode; they are found and restored as well.
 """
 
+import contextlib
 import dataclasses
+import glob
 import itertools
 import json
 import os
-import sys
+import re
 import typing
 from zipfile import BadZipFile
 
 import numpy as np
 
-from ptb import files
+from ptb import files, reader
 from ptb.errors import UserError
-from ptb.history import EpochResult
+from ptb.history import EpochResult, best_epoch
 from ptb.quiet import tf
 from ptb.rnn import LSTMStateTuple
 
 PREFIX = "checkpoint-"
-KEPT = 2  # checkpoints that stay in a run's folder
+KEPT = 2  # number of newest checkpoints that stay in a run's folder, besides the best epoch's
 VARIABLES = "model.ckpt"
 STATE = "state.npz"
 VOCABULARY = "vocabulary.txt"
 RECORD = "run.json"
 SUMS = "SHA256SUMS"
+# What Python and NumPy raise for a file that is missing or not what it should be.
+UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile,
+)
+CELL = "Model/RNN/multi_rnn_cell/cell_{}/"
+OUR_NAMES = ("basic_lstm_cell/kernel", "basic_lstm_cell/bias")  # of the variables of a layer
+# The names in the tutorial's checkpoints. Shapes and gate order are the same in all of them, and
+# none holds the forget bias, which is 0. In block mode TensorFlow 1.3, and no later version, also
+# clips c to [-3, 3], which a checkpoint does not tell.
+TUTORIALS_NAMES = (
+    OUR_NAMES,  # basic mode, TensorFlow 1.2 to 1.15
+    ("basic_lstm_cell/weights", "basic_lstm_cell/biases"),  # TensorFlow 1.0 and 1.1
+    ("lstm_cell/kernel", "lstm_cell/bias"),  # block mode, TensorFlow 1.3 to 1.15
+    # cuDNN mode: TensorFlow 1.3 saves this readable copy beside the buffer, later versions do not.
+    ("cudnn_compatible_lstm_cell/kernel", "cudnn_compatible_lstm_cell/bias"),
+)
+SIZES = ("num_layers", "hidden_size", "vocab_size")  # the fields that decide the variables' shapes
+CUDNN_BUFFER = "Model/lstm_params"  # all layers of cuDNN mode, in an order of cuDNN's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +71,7 @@ class Position:
     state: tuple | None = None  # an LSTMStateTuple of each layer after them; None is the zero state
     history: tuple = ()  # an EpochResult for each epoch that is done
     test: float | None = None  # test perplexity, once the run is finished
+    best_test: float | None = None  # that of the best epoch, where this is not the last one
 
 
 class Checkpoint(typing.NamedTuple):
@@ -61,6 +86,49 @@ class Checkpoint(typing.NamedTuple):
     def variables_path(self):
         """The path of the variables, as a `tf.train.Saver` takes it."""
         return os.path.join(self.path, VARIABLES)
+
+
+class TutorialCheckpoint(typing.NamedTuple):
+    """A checkpoint of the PTB tutorial, and the layout of the model in it."""
+
+    variables_path: str  # as a `tf.train.Saver` takes it
+    num_layers: int
+    size: int  # units of a layer
+    vocab_size: int  # rows of the embedding
+    names: dict  # {name of a variable of ours: its name in the file}, for those of the layers
+
+    def read_vocabulary(self, data_path):
+        """Returns the words by id, from the corpus folder that the tutorial was trained on.
+
+        `<unk>` is among them, except where the corpus has none and its words fill all ids.
+
+        Raises:
+          UserError: no folder is named, its text cannot be read, or has more words than ids.
+        """
+        if data_path is None:
+            raise UserError(
+                f"{self.variables_path} has no vocabulary; name its corpus with --data_path"
+            )
+        data_path = files.local_path(data_path)
+        vocabulary = reader.read_vocabulary(data_path, add_unk=False)
+        if reader.UNK not in vocabulary and len(vocabulary) < self.vocab_size:
+            vocabulary.append(reader.UNK)
+        if len(vocabulary) > self.vocab_size:
+            raise UserError(
+                f"{data_path} has {len(vocabulary):,} word types, and {self.variables_path} "
+                f"{self.vocab_size:,}: it was trained on another corpus"
+            )
+        return vocabulary
+
+
+class Source(typing.NamedTuple):
+    """Where a run has its words from and, unless they are drawn, its first weights."""
+
+    vocabulary: list  # the words by id
+    path: str | None = None  # of the weights, as a `tf.train.Saver` takes it
+    checksum: str | None = None  # SHA-256 of the file that has them, path.data-00000-of-00001
+    sizes: dict | None = None  # their num_layers, hidden_size and vocab_size
+    values: dict | None = None  # {name of a variable: array}; not for a run that goes on
 
 
 class Damaged(Exception):
@@ -90,31 +158,66 @@ def save(folder, facts, position, vocabulary, save_variables):
 
 
 def prune(folder, damaged):
-    """Removes all whole checkpoints but the last KEPT.
+    """Removes all whole checkpoints but the last KEPT, and for each of these its best epoch's.
+
+    So the best epoch is there whichever of the last ones the run goes on from.
 
     Args:
       folder: the run's folder.
       damaged: the numbers of checkpoints that seem to be damaged. They stay, because a disk that
         fails for a moment makes a whole checkpoint seem damaged.
     """
-    whole = [number for number in _numbers(folder) if number not in damaged]
-    for number in whole[:-KEPT]:
+    positions = _positions(folder, damaged)
+    needed = {*list(positions)[-KEPT:]}
+    for number in [*needed]:
+        needed.update(_numbers_of_best_epoch(positions, positions[number].history)[:1])
+    for number in positions.keys() - needed:
         files.remove(_path(folder, number))
 
 
 def newest(folder):
     """Returns (the newest whole Checkpoint of a run's folder or None, numbers of damaged ones).
 
-    Each damaged checkpoint that is newer is named on stderr. A run that is training removes old
-    checkpoints: where one disappears while it is read, the folder is looked through again.
+    Each damaged checkpoint that is newer is named on stderr, once in a process. A run that is
+    training removes old checkpoints: where one disappears while it is read, the folder is looked
+    through again.
 
     Raises:
       UserError: the folder or a checkpoint cannot be read.
     """
+    return _first_whole(folder, lambda: reversed(_numbers(folder)))
+
+
+def of_best_epoch(folder, history, damaged):
+    """Returns the Checkpoint at the end of a run's best epoch; None where none is there or whole.
+
+    It is known by its own history, with which the run's begins. As in `newest`, damaged checkpoints
+    are named on stderr, and where one disappears the folder is looked through again.
+
+    Args:
+      folder: the run's folder.
+      history: an EpochResult for each epoch that is done.
+      damaged: the numbers of checkpoints that are not to be looked at.
+
+    Raises:
+      UserError: the folder or a checkpoint cannot be read.
+    """
+    return _first_whole(
+        folder, lambda: _numbers_of_best_epoch(_positions(folder, damaged), history)
+    )[0]
+
+
+def _first_whole(folder, numbers):
+    """Returns (the first whole Checkpoint of a run's folder or None, numbers of damaged ones).
+
+    Args:
+      folder: the run's folder.
+      numbers: a function that returns the numbers of the checkpoints to look at, in order.
+    """
     while True:
         damaged = {}
         try:
-            for number in reversed(_numbers(folder)):
+            for number in numbers():
                 path = _path(folder, number)
                 try:
                     found = read(path)
@@ -130,62 +233,217 @@ def newest(folder):
         except OSError as error:
             raise UserError(f"{error.filename}: {error.strerror}; make it readable") from error
         for message in damaged.values():
-            print(message, file=sys.stderr)
+            files.warn_once(message, message)
         return found, {*damaged}
 
 
-def find(path):
+def find(path, best=False):
     """Returns the Checkpoint that a path names, or None where there is none.
 
-    It is the newest whole one of a run's folder; or a checkpoint's own folder, or the variables in
-    it.
+    It is the newest whole one of a run's folder, or with `best` that of its best epoch; or a
+    checkpoint's own folder, or the variables in it.
 
     Raises:
-      UserError: it is damaged, or no checkpoint of the run's folder is whole.
+      UserError: it is damaged, or no checkpoint of the run's folder is whole, or none of its best
+        epoch is there.
     """
     folder, name = os.path.split(path)
     if name not in (VARIABLES, f"{VARIABLES}.index"):
         folder = path
     folder = folder or os.curdir
     if any(os.path.exists(os.path.join(folder, name)) for name in (RECORD, SUMS)):
+        if best:
+            raise UserError(f"{folder} is a checkpoint; --best takes the folder of its run")
         try:
             return read(folder)
         except Damaged as error:
             raise UserError(f"{folder} is damaged: {error}; name the run's folder") from error
     if not os.path.isdir(path):
         return None
-    found, damaged = newest(path)
-    if damaged and not found:
-        raise UserError(f"{path}: no checkpoint there is whole")
-    return found
+    while True:
+        last, damaged = newest(path)
+        if damaged and not last:
+            raise UserError(f"{path}: no checkpoint there is whole")
+        if not last or not best:
+            return last
+        history = last.position.history
+        if not history:
+            raise UserError(f"{path}: no epoch is done yet; leave out --best, or try again later")
+        found = of_best_epoch(path, history, damaged)
+        if found:
+            return found
+        if os.path.exists(last.path):
+            raise UserError(
+                f"{path}: no whole checkpoint of the best epoch, {best_epoch(history)}, is there; "
+                "leave out --best"
+            )
+        # The run, which is training, has gone on meanwhile and has another best epoch.
 
 
-def restore(saver, session, path, variables):
-    """Loads variables into the session.
+def find_tutorial(path):
+    """Returns the TutorialCheckpoint that a path names.
 
-    Args:
-      saver: a `tf.train.Saver` of the variables.
-      session: the session.
-      path: where they are, as a saver takes it.
-      variables: the variables.
+    It is a path with or without .index, or a folder, where the checkpoint of most steps is taken.
 
     Raises:
-      UserError: they are not there, have another shape (which a saver does not notice), or cannot
-        be read.
+      UserError: there is none, it cannot be read, or it has not the tutorial's variables.
+    """
+    path = path.removesuffix(".index")
+    if not os.path.exists(f"{path}.index"):
+        found = glob.glob(os.path.join(glob.escape(path), "*.index"))
+        if not found:
+            raise UserError(f"{path}: no trained model there; lstm.py trains one in Out/<config>")
+        path = max(found, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])
+        path = path.removesuffix(".index")
+    folder, name = os.path.split(path)
+    try:
+        with files.plain_folder(folder) as plain:
+            shapes = dict(tf.train.list_variables(os.path.join(plain, name)))
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
+    names = {}
+    for layer in itertools.count():
+        cell = CELL.format(layer)
+        found = [pair for pair in TUTORIALS_NAMES if all(cell + name in shapes for name in pair)]
+        if not found:
+            break
+        names.update({cell + ours: cell + theirs for ours, theirs in zip(OUR_NAMES, found[0])})
+    if not layer and CUDNN_BUFFER in shapes:
+        raise UserError(
+            f"{path} is of the tutorial's cuDNN mode, which keeps the LSTM in one buffer that only "
+            "cuDNN can read; train in its basic or block mode"
+        )
+    if not layer or len(shapes.get("Model/embedding", ())) != 2:
+        raise UserError(f"{path} has not the variables of the PTB tutorial")
+    vocab_size, size = shapes["Model/embedding"]
+    return TutorialCheckpoint(path, layer, size, vocab_size, names)
+
+
+def read_source(path, data_path):
+    """Returns the Source that is a run's folder, or a checkpoint, the tutorial's as well.
+
+    Args:
+      path: what `find` or `find_tutorial` takes.
+      data_path: the corpus folder from which a checkpoint of the tutorial gets its words.
+
+    Raises:
+      UserError: there is none, it is damaged, or it has weights that are not finite.
+    """
+    while True:
+        found = find(path)
+        if found is None:
+            found = find_tutorial(path)
+            sizes = found.num_layers, found.size, found.vocab_size
+            vocabulary = found.read_vocabulary(data_path)
+            return _source(found.variables_path, vocabulary, sizes, found.names)
+        sizes = [found.facts["config"][name] for name in SIZES]
+        try:
+            return _source(found.variables_path, found.vocabulary, sizes, {})
+        except UserError:
+            if os.path.exists(found.path):
+                raise
+            # The run, which is training, has just removed this checkpoint and has a newer one.
+
+
+def _source(path, vocabulary, sizes, names):
+    """Returns the Source with the variables at a path; see Source and restore."""
+    num_layers, size, vocab_size = sizes
+    kernel, bias = OUR_NAMES
+    shapes = {
+        "Model/embedding": [vocab_size, size],
+        **{CELL.format(layer) + kernel: [2 * size, 4 * size] for layer in range(num_layers)},
+        **{CELL.format(layer) + bias: [4 * size] for layer in range(num_layers)},
+        "Model/softmax_w": [size, vocab_size],
+        "Model/softmax_b": [vocab_size],
+    }
+    values = _fitting(path, shapes, names)
+    if not are_finite(values):
+        raise UserError(
+            f"{path} has weights that are not finite: its training diverged; name an earlier "
+            "checkpoint"
+        )
+    try:
+        checksum = files.sha256_of(*sorted(glob.glob(f"{glob.escape(path)}.data-*")))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+    return Source(vocabulary, path, checksum, dict(zip(SIZES, sizes)), values)
+
+
+def newest_finite(folder):
+    """Returns the newest whole Checkpoint whose variables are finite, or None where there is none.
+
+    Every checkpoint that is written now is such a one; earlier versions wrote others as well.
+    """
+    for number in reversed(_numbers(folder)):
+        with contextlib.suppress(Damaged, UserError):
+            found = read(_path(folder, number))
+            if are_finite(read_variables(found.variables_path)):
+                return found
+    return None
+
+
+def are_finite(values):
+    """Returns whether no number is NaN or infinite in {name: array}."""
+    return all(np.isfinite(array).all() for array in values.values())
+
+
+def read_variables(path):
+    """Returns {name: array} of the variables at a path, as a `tf.train.Saver` takes it.
+
+    Raises:
+      UserError: they are not there, or cannot be read.
     """
     folder, name = os.path.split(path)
     try:
         with files.plain_folder(folder) as plain:
-            plain_path = os.path.join(plain, name)
-            shapes = dict(tf.train.list_variables(plain_path))
-            for variable in variables:
-                found, shape = shapes.get(variable.op.name), variable.shape.as_list()
-                if found != shape:
-                    raise ValueError(f"{variable.op.name} has shape {found}, not {shape}")
-            saver.restore(session, plain_path)
+            found = tf.train.load_checkpoint(os.path.join(plain, name))
+            return {name: found.get_tensor(name) for name in found.get_variable_to_shape_map()}
     except (tf.errors.OpError, ValueError) as error:
-        reason = getattr(error, "message", str(error)).splitlines()[0]
-        raise UserError(f"{path}: not the variables of this model: {reason}") from error
+        raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
+
+
+def assign(session, variable, value):
+    """Sets a variable in a session, whose graph may be finished, to an array."""
+    initializer = variable.initializer
+    session.run(initializer, {initializer.inputs[1]: value})
+
+
+def restore(session, path, variables, names=None):
+    """Loads variables into the session, whose graph may be finished.
+
+    Args:
+      session: the session.
+      path: where they are, as a `tf.train.Saver` takes it.
+      variables: the variables.
+      names: {name of a variable: its name in the file}, where the two differ.
+
+    Raises:
+      UserError: they are not there, have another shape, or cannot be read.
+    """
+    shapes = {variable.op.name: variable.shape.as_list() for variable in variables}
+    values = _fitting(path, shapes, names or {})
+    for variable in variables:
+        assign(session, variable, values[variable.op.name])
+
+
+def _fitting(path, shapes, names):
+    """Returns {name: array} of the variables of a model; see restore.
+
+    Args:
+      path: where they are, as a `tf.train.Saver` takes it.
+      shapes: {name: shape, a list}.
+      names: {name: its name in the file}, where the two differ.
+    """
+    found = read_variables(path)
+    values = {name: found.get(names.get(name, name)) for name in shapes}
+    for name, shape in shapes.items():
+        there = None if values[name] is None else list(values[name].shape)
+        if there != shape:
+            raise UserError(
+                f"{path}: not the variables of this model: {names.get(name, name)} has shape "
+                f"{there}, not {shape}"
+            )
+    return values
 
 
 def write(path, facts, position, vocabulary):
@@ -229,19 +487,46 @@ def read(path):
         if len({*vocabulary}) != len(vocabulary):
             raise ValueError
         name = RECORD
-        with open(os.path.join(path, RECORD), encoding="utf-8") as file:
-            record = json.load(file)
-        facts = _checked(record["facts"], dict)
-        position = _position(record["position"])
+        facts, position = _read_record(path)
         name = STATE
         state = _state(os.path.join(path, STATE), facts)
         return Checkpoint(path, facts, dataclasses.replace(position, state=state), vocabulary)
     except PermissionError:
         raise  # Nothing is damaged.
-    except (
-        OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile,
-    ) as error:
+    except UNREADABLE as error:
         raise Damaged(f"{name} cannot be read") from error
+
+
+def _read_record(path):
+    """Returns (facts, Position without the state) of a checkpoint's run.json.
+
+    Raises one of UNREADABLE where it is not there or not what it should be.
+    """
+    with open(os.path.join(path, RECORD), encoding="utf-8") as file:
+        record = json.load(file)
+    return _checked(record["facts"], dict), _position(record["position"])
+
+
+def _positions(folder, damaged):
+    """Returns {number: Position without the state} of a folder's checkpoints.
+
+    Those with one of the numbers in `damaged`, or without a record that can be read, are left out.
+    """
+    positions = {}
+    for number in _numbers(folder):
+        with contextlib.suppress(*UNREADABLE):
+            if number not in damaged:
+                positions[number] = _read_record(_path(folder, number))[1]
+    return positions
+
+
+def _numbers_of_best_epoch(positions, history):
+    """Returns the numbers of the checkpoints at the end of a history's best epoch, newest first."""
+    epochs = history[: best_epoch(history)]
+    return [
+        number for number, position in reversed(positions.items())
+        if epochs and position.history == epochs and position.step == 0
+    ]
 
 
 def _path(folder, number):
@@ -293,8 +578,9 @@ def _position(fields):
         raise ValueError
     for number in itertools.chain(*history):
         _checked(number, float)
-    if position.test is not None:
-        _checked(position.test, float)
+    for number in position.test, position.best_test:
+        if number is not None:
+            _checked(number, float)
     return position
 
 

@@ -12,6 +12,7 @@ import traceback
 
 from absl import flags  # They are those of tf.app.flags.
 
+from ptb import files
 from ptb.errors import Stopped, UserError
 
 FLAGS = flags.FLAGS
@@ -68,6 +69,23 @@ def print_whatever_it_is():
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
+
+
+def command_of(flags, **changes):
+    """Returns the command that starts the script with its flags as they are but for some changes.
+
+    Args:
+      flags: the script's flags.
+      changes: {flag: its value in the command; None leaves it out}.
+    """
+    script = flags.find_module_defining_flag("config")  # As absl knows it, see forget_flags.
+    given = [
+        flag.serialize() for flag in flags.flags_by_module_dict()[script]
+        if not flag.using_default_value and flag.name not in changes
+    ]
+    given += [f"--{name}={value}" for name, value in changes.items() if value is not None]
+    path = sys.modules[script].__file__ if script in sys.modules else script
+    return files.as_typed([sys.executable, path, *given])
 
 
 def forget_flags(module_name):
@@ -148,7 +166,8 @@ def import_edited(name):
 
 def _failed(script, message):
     """Prints a message as one line; returns the exit status of a mistake in usage."""
-    print(f"{script}: {' '.join(str(message).split())}", file=sys.stderr)
+    lines = map(str.strip, str(message).splitlines())
+    print(f"{script}: {' '.join(lines)}", file=sys.stderr)
     return 2
 
 

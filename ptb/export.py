@@ -5,8 +5,9 @@
     python -m ptb.export vectors Out/small --projector projector
 
 A model is what ptb.language_model takes: a run's folder, or a checkpoint of the PTB tutorial with
---data_path. What is written here is read without this project: a SavedModel by TensorFlow and by
-TensorFlow Serving, vectors by gensim and many others, the projector's files by TensorBoard.
+--data_path; --best takes the epoch of a run with the lowest valid perplexity. What is written here
+is read without this project: a SavedModel by TensorFlow and by TensorFlow Serving, vectors by
+gensim and many others, the projector's files by TensorBoard.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ def write_saved_model(model, folder):
         text without words is the beginning of a line.
       log_prob(text): `log_prob` [n], the log probability (nats) of each sentence, its closing
         `<eos>` included.
+
+    A word outside of a vocabulary without `<unk>`, or a top_k below 1, is an invalid argument.
 
     The numbers are those of LanguageModel up to rounding. Everything is computed in float32, also
     where the run was trained in 16 bits.
@@ -105,9 +108,8 @@ def _build(vocabulary, config):
     """Builds the model that is served in the default graph; returns {name: its signature}."""
     words = tf.constant(vocabulary)
     ids = tf.range(len(vocabulary), dtype=tf.int64)
-    table = tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(words, ids), vocabulary.index(reader.UNK)
-    )
+    unk = vocabulary.index(reader.UNK) if reader.UNK in vocabulary else -1
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, ids), unk)
     size, vocab_size = config.hidden_size, config.vocab_size
     # The initializer is never run, because the weights are fed in its place.
     initializer = tf.zeros_initializer()
@@ -191,12 +193,17 @@ def _steps(lines, table):
 
     Args:
       lines: [n] strings with spaces between, before and after their words.
-      table: the ids of the words.
+      table: the ids of the words, -1 for one that cannot be read.
     """
     # Without the separator, what counts as white space would depend on the system's language.
     words = tf.strings.split(tf.strings.strip(lines), " ", result_type="RaggedTensor").to_tensor()
     words = tf.transpose(words)
-    return table.lookup(words), tf.not_equal(words, "")
+    is_word = tf.not_equal(words, "")
+    ids = table.lookup(words)
+    ids = tf.where(is_word, ids, tf.zeros_like(ids))
+    message = f"a word is not in the vocabulary, and there is no {reader.UNK} to stand for it"
+    with tf.control_dependencies([tf.debugging.assert_non_negative(ids, message=message)]):
+        return tf.identity(ids), is_word
 
 
 def _signature(inputs, outputs):
@@ -272,6 +279,8 @@ def _parser():
         sub.set_defaults(function=function)
         sub.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
         sub.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
+        sub.add_argument("--best", action="store_true",
+                         help="take the epoch with the lowest valid perplexity, not the last")
         return sub
 
     saved_model = command(_saved_model, "Writes a SavedModel, which TensorFlow Serving serves.")
@@ -291,7 +300,7 @@ def main(argv=None):
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("export.py"):
         args = _parser().parse_args(argv)
-        with LanguageModel.load(args.model, args.data_path) as model:
+        with LanguageModel.load(args.model, args.data_path, args.best) as model:
             print(model.description, file=sys.stderr)
             args.function(model, args)
 

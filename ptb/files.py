@@ -12,7 +12,9 @@ import glob
 import hashlib
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -182,12 +184,13 @@ def has_bfloat16_products():
     return bool(names & {"avx512_bf16", "amx_bf16", "bf16"})  # The last one is of an Arm processor.
 
 
-def sha256_of(path):
-    """Returns a file's SHA-256 checksum in hexadecimal."""
+def sha256_of(*paths):
+    """Returns the SHA-256 checksum of a file, or of several joined together, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
+    for path in paths:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
     return digest.hexdigest()
 
 
@@ -204,6 +207,11 @@ def local_path(path):
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: the name is not UTF-8; use another") from error
     return os.path.expanduser(path)
+
+
+def as_typed(words):
+    """Returns the words of a command in one line, quoted for the shell of the system."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def make_folder(path):
@@ -290,6 +298,12 @@ def _lock_file(file, folder):
             "locks",
             f"{folder}: this disk cannot lock ({error.strerror}); start no second run there."
         )
+
+
+def is_within(path, folder):
+    """Returns whether a path is that of a folder or leads into it, whether they exist or not."""
+    path, folder = (os.path.normcase(os.path.realpath(name)) for name in (path, folder))
+    return path == folder or path.startswith(os.path.join(folder, ""))
 
 
 def set_aside(folder):

@@ -31,10 +31,20 @@ class EpochResult(typing.NamedTuple):
     seconds: float  # duration of training and validation together
 
 
+def best_epoch(results):
+    """Returns the epoch, counted from 1, with the lowest valid perplexity; 0 where none is done.
+
+    Of several epochs with that perplexity it is the first.
+    """
+    perplexities = [result.valid_perplexity for result in results]
+    return perplexities.index(min(perplexities)) + 1 if perplexities else 0
+
+
 def write_csv(folder, results):
     """Writes history.csv in a run's folder: a header, and a row for each EpochResult.
 
-    Its columns are the epoch, counted from 1, and the fields of EpochResult.
+    Its columns are the epoch, counted from 1, the fields of EpochResult, and `best`, which is 1 in
+    the row of the best epoch so far and 0 in the others.
 
     Raises:
       OSError: it cannot be written; the file is what it was before.
@@ -45,9 +55,11 @@ def write_csv(folder, results):
         open(unfinished, "w", encoding="utf-8", newline="") as file,
     ):
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["epoch", *EpochResult._fields])
+        table.writerow(["epoch", *EpochResult._fields, "best"])
+        best = best_epoch(results)
         for number, result in enumerate(results, start=1):
-            table.writerow([number, *(f"{value:.8g}" for value in result)])
+            values = [f"{value:.8g}" for value in result]
+            table.writerow([number, *values, int(number == best)])
 
 
 class EventFile:

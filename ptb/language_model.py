@@ -5,16 +5,18 @@
     python -m ptb.language_model score Out/small sentences.txt
     python -m ptb.language_model similar Out/small --word company
 
-A model is the folder of a run of lstm.py, finished or not. It can also be a checkpoint that the PTB
+A model is the folder of a run of lstm.py, finished or not; --best takes the epoch with the lowest
+valid perplexity in place of the last checkpoint. It can also be a checkpoint that the PTB
 tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocabulary with it, so
 --data_path names the corpus it was trained on.
 """
 
-import glob
+import io
+import itertools
 import os
-import re
 import sys
 import types
+import typing
 
 import numpy as np
 
@@ -24,11 +26,20 @@ from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress
 from ptb.quiet import session_config, tf
 
-SENTENCES_AT_ONCE = 40  # number of sentences that are scored side by side
-WORDS_A_STEP = 10  # number of words of each of them that are read in one step
+SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
+WORDS_A_STEP = 5  # number of words of each of them that are read in one step
 LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
 MATRICES = ("softmax_w", "embedding")  # the matrices in which each word has a vector
+NO_WORDS = "no words to score; put one sentence on a line"
 NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
+
+
+class LineScore(typing.NamedTuple):
+    """The words of a line that are scored, and what the model says of each."""
+
+    words: list
+    log_probs: np.ndarray  # nats, float64
+    unknown: np.ndarray  # whether each is outside the vocabulary
 
 
 class LanguageModel:
@@ -41,7 +52,8 @@ class LanguageModel:
         model.similar_words("company")
 
     A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
-    Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are.
+    Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are. In a
+    vocabulary without `<unk>`, which a checkpoint of the tutorial may have, they are a UserError.
 
     Attributes:
       vocabulary: the words, by id.
@@ -50,36 +62,42 @@ class LanguageModel:
     """
 
     @classmethod
-    def load(cls, folder, data_path=None):
+    def load(cls, folder, data_path=None, best=False):
         """Returns the LanguageModel of a run's folder, or of a checkpoint of the tutorial.
 
         Args:
           folder: a run's folder, or a checkpoint in it; or the tutorial's checkpoint, as a path
             without .index, or a folder with such, of which the one of most steps is taken.
           data_path: the corpus folder of the tutorial's checkpoint, for its vocabulary.
+          best: whether to take, of a run's folder, the epoch with the lowest valid perplexity
+            instead of the last checkpoint.
 
         Raises:
           UserError: there is no trained model, or not the corpus that goes with it.
         """
         folder = files.local_path(folder)
         while True:
-            found = checkpoint.find(folder)
+            found = checkpoint.find(folder, best)
             if found is None:
+                if best:
+                    raise UserError(f"{folder} is not the folder of a run, which --best needs")
                 return cls._load_tutorial(folder, data_path)
             if data_path is not None:
                 raise UserError(f"{folder} has its own vocabulary; leave out --data_path")
             try:
-                return cls._load_checkpoint(found)
+                return cls._load_checkpoint(found, best)
             except UserError:
                 if os.path.exists(found.path):
                     raise
                 # The run, which is training, has just removed this checkpoint and has a newer one.
 
     @classmethod
-    def _load_checkpoint(cls, found):
+    def _load_checkpoint(cls, found, best):
         config = found.facts["config"]
         epochs, test = found.position.epoch, found.position.test
         state = "not finished" if test is None else f"test perplexity {test:.3f}"
+        if best:
+            state = f"the best, valid perplexity {found.position.history[-1].valid_perplexity:.3f}"
         return cls(
             found.variables_path, found.vocabulary, config, found.facts["number_type"],
             f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, "
@@ -88,55 +106,35 @@ class LanguageModel:
 
     @classmethod
     def _load_tutorial(cls, path, data_path):
-        variables_path = _tutorial_checkpoint(path)
-        data_path = data_path and files.local_path(data_path)
-        folder, name = os.path.split(variables_path)
-        try:
-            with files.plain_folder(folder) as plain:
-                shapes = dict(tf.train.list_variables(os.path.join(plain, name)))
-        except (tf.errors.OpError, ValueError) as error:
-            raise UserError(
-                f"{variables_path} cannot be read; it is damaged, or no checkpoint"
-            ) from error
-        kernel = re.compile("Model/RNN/multi_rnn_cell/cell_[0-9]+/basic_lstm_cell/kernel")
-        num_layers = sum(map(bool, map(kernel.fullmatch, shapes)))
-        if not num_layers or len(shapes.get("Model/embedding", ())) != 2:
-            raise UserError(f"{variables_path} has not the variables of the PTB tutorial")
-        if data_path is None:
-            raise UserError(
-                f"{variables_path} has no vocabulary; name its corpus with --data_path"
-            )
-        vocab_size, size = shapes["Model/embedding"]
-        vocabulary = reader.read_vocabulary(data_path)
-        if len(vocabulary) > vocab_size:
-            raise UserError(
-                f"{data_path} has {len(vocabulary):,} word types, and {variables_path} "
-                f"{vocab_size:,}: it was trained on another corpus"
-            )
-        config = {"vocab_size": vocab_size, "hidden_size": size, "num_layers": num_layers,
-                  "batch_size": SENTENCES_AT_ONCE, "num_steps": WORDS_A_STEP}
-        description = f"{variables_path}: {num_layers} x {size} units"
-        return cls(variables_path, vocabulary, config, "float32", description)
+        found = checkpoint.find_tutorial(path)
+        config = {"vocab_size": found.vocab_size, "hidden_size": found.size,
+                  "num_layers": found.num_layers, "batch_size": SENTENCES_AT_ONCE,
+                  "num_steps": WORDS_A_STEP}
+        description = f"{found.variables_path}: {found.num_layers} x {found.size} units"
+        return cls(
+            found.variables_path, found.read_vocabulary(data_path), config, "float32",
+            description, found.names,
+        )
 
-    def __init__(self, variables_path, vocabulary, config, number_type, description):
+    def __init__(self, variables_path, vocabulary, config, number_type, description, names=None):
         self.vocabulary = vocabulary
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
-        self._unk = self._ids[reader.UNK]
+        self._unk = self._ids.get(reader.UNK)
         self.config = types.SimpleNamespace(**config)
         self._factor_type = tf.as_dtype(number_type)
         self._data_type = tf.float16 if number_type == "float16" else tf.float32
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
+            self._one_line = self._network(batch_size=1, num_steps=WORDS_A_STEP)
             self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
             self._text = self._network(self.config.batch_size, self.config.num_steps)
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
             self._session = tf.Session(config=session_config())
-            saver = tf.train.Saver(variables)
             try:
-                checkpoint.restore(saver, self._session, variables_path, variables)
+                checkpoint.restore(self._session, variables_path, variables, names)
             except UserError:
                 self.close()
                 raise
@@ -199,8 +197,16 @@ class LanguageModel:
         """
         if isinstance(sentences, str):
             return self.log_prob([sentences])[0]
-        lines = [self._to_ids(_closed(reader.split_words(sentence)))[0] for sentence in sentences]
-        return -np.array([losses.sum(dtype=np.float64) for losses in self._line_losses(lines)])
+        scores = self._sentence_scores([reader.split_words(sentence) for sentence in sentences])
+        return np.array([score.log_probs.sum() for score in scores])
+
+    def word_log_probs(self, sentence):
+        """Returns [(word, log probability in nats)] of a sentence and its closing `<eos>`.
+
+        The words are as written; they add up to log_prob of the sentence.
+        """
+        score, = self._sentence_scores([reader.split_words(sentence)])
+        return [*zip(score.words, score.log_probs.tolist())]
 
     def generate(self, prompt, words=50, temperature=1.0, top_k=None, no_unk=False, seed=1):
         """Returns the prompt and that many words after it, one drawn after the other.
@@ -243,27 +249,59 @@ class LanguageModel:
             each line is scored on its own.
 
         Returns:
-          For each line (log probability in nats, words scored, unknown words among its words).
+          For each line (log probability in nats, words scored, unknown words among these).
 
         Raises UserError for a text without words to score.
         """
-        words = _words(text)
-        if not words:
-            raise UserError("no words to score; put one sentence on a line")
-        ends = [i for i, word in enumerate(words, start=1) if word == reader.EOS]
-        if words[-1] != reader.EOS:
-            ends.append(len(words))
-        if not stream:
-            words = _closed(words)
-            ends[-1] = len(words)
-        ids, unknown = self._to_ids(words)
-        if stream:
-            losses = np.split(self._text_losses(ids), np.array(ends[:-1], int) - 1)
-        else:
-            losses = self._line_losses(np.split(ids, ends[:-1]))
         return [
-            (-float(line.sum(dtype=np.float64)), len(line), int(its_unknown.sum()))
-            for line, its_unknown in zip(losses, np.split(unknown, ends[:-1]))
+            (float(score.log_probs.sum()), len(score.words), int(score.unknown.sum()))
+            for score in self.score_words(text, stream)
+        ]
+
+    def score_words(self, text, stream=False, first_line=1):
+        """Scores a text line by line and word by word.
+
+        Args:
+          text, stream: see score.
+          first_line: the number that a message gives the first line.
+
+        Returns:
+          The LineScore of each line. A line on its own is closed with an `<eos>`, unless it ends in
+          one that is written out; with `stream` the words are what training reads, to the last.
+
+        Raises UserError for a text without words to score.
+        """
+        if isinstance(text, str):
+            lines = [reader.split_words(line) for line in io.StringIO(text, newline="\n")]
+        else:
+            lines = _lines(text)
+        if not lines:
+            raise UserError(NO_WORDS)
+        if not stream:
+            lines = [line[:-1] if line[-2:] == [reader.EOS] * 2 else line for line in lines]
+            return self._sentence_scores(lines, first_line)
+        words = [*itertools.chain.from_iterable(lines)]
+        ids, unknown = self._to_ids(words, first_line)
+        log_probs = -self._text_losses(ids).astype(np.float64)
+        scores, start = [], 1
+        for end in itertools.accumulate(map(len, lines)):
+            scores.append(LineScore(
+                words[start:end], log_probs[start - 1 : end - 1], unknown[start:end]
+            ))
+            start = max(start, end)
+        return scores
+
+    def _sentence_scores(self, sentences, first_line=1):
+        """Returns the LineScore of each sentence, a list of words, closed with an `<eos>`."""
+        sentences = [_closed(words) for words in sentences]
+        ids, unknown = [], []
+        for line, words in enumerate(sentences, start=first_line):
+            line_ids, line_unknown = self._to_ids(words, line)
+            ids.append(line_ids)
+            unknown.append(line_unknown)
+        return [
+            LineScore(words, -losses.astype(np.float64), its_unknown)
+            for words, losses, its_unknown in zip(sentences, self._line_losses(ids), unknown)
         ]
 
     def unknown_words(self, text):
@@ -317,23 +355,22 @@ class LanguageModel:
         order = order[order != self._ids[word]][:top_k]
         return [(self.vocabulary[i], float(cosines[i])) for i in order]
 
-    def _to_ids(self, words):
+    def _to_ids(self, words, line=1, name="the text"):
         """Returns (ids, whether each is of an unknown word): arrays.
 
-        `<eos>` is such a word where the corpus had no line end.
+        `<eos>` is such a word where the corpus had no line end. Where there is no `<unk>` to stand
+        for a word, the UserError has the name of the text, and counts from the number of its line.
         """
-        ids = np.fromiter((self._ids.get(word, -1) for word in words), np.int32)
-        unknown = ids < 0
-        ids[unknown] = self._unk
+        ids = np.fromiter(reader.word_ids(words, self._ids, name, line), np.int32)
+        unknown = np.fromiter((word not in self._ids for word in words), bool)
         return ids, unknown
 
     def _prompt_ids(self, prompt):
         words = reader.split_words(prompt)
         if not words:
             raise UserError("the prompt has no words; '<eos>' starts a new line")
-        if words[0] != reader.EOS:
-            words = [reader.EOS, *words]
-        return list(self._to_ids(words)[0])
+        ids = [*self._to_ids(words, name="the prompt")[0]]
+        return ids if words[0] == reader.EOS else [*self._to_ids([reader.EOS])[0], *ids]
 
     def _read(self, ids, state=None):
         """Reads ids on from a state; returns the logits after the last, and the state there."""
@@ -350,7 +387,7 @@ class LanguageModel:
     def _draw(self, logits, temperature, top_k, no_unk, rng):
         """Returns the id of the next word, drawn from the softmax of logits / temperature."""
         logits = logits[: len(self.vocabulary)]
-        if no_unk:
+        if no_unk and self._unk is not None:
             if len(logits) == 1:
                 raise UserError(f"the vocabulary has no word but {reader.UNK}; allow it")
             logits[self._unk] = -np.inf
@@ -381,32 +418,35 @@ class LanguageModel:
             while order and len(lines[order[-1]]) > LONG_SENTENCE:
                 number = order.pop()
                 losses[number] = self._text_losses(np.concatenate([eos, lines[number]]))
-            for start in range(0, len(order), SENTENCES_AT_ONCE):
+            # The answer to a line that comes alone would take many times as long among empty rows.
+            model = self._one_line if len(lines) == 1 else self._lines
+            rows = model.input.batch_size
+            for start in range(0, len(order), rows):
                 progress.update(start)
-                numbers = order[start : start + SENTENCES_AT_ONCE]
-                found = self._side_by_side([lines[number] for number in numbers], eos)
+                numbers = order[start : start + rows]
+                found = self._side_by_side(model, [lines[number] for number in numbers], eos)
                 for number, loss in zip(numbers, found):
                     losses[number] = loss
         return losses
 
-    def _side_by_side(self, lines, eos):
-        """Returns the losses of at most SENTENCES_AT_ONCE lines.
+    def _side_by_side(self, model, lines, eos):
+        """Returns the losses of lines, at most as many as a model's input has rows.
 
         Where a line ends before the others, what its row reads after that counts for nothing.
         """
-        model = self._lines
-        steps = -(-max(map(len, lines)) // WORDS_A_STEP)
-        text = np.full((SENTENCES_AT_ONCE, steps * WORDS_A_STEP + 1), eos, np.int32)
+        rows, num_steps = model.input.batch_size, model.input.num_steps
+        steps = -(-max(map(len, lines)) // num_steps)
+        text = np.full((rows, steps * num_steps + 1), eos, np.int32)
         for row, line in zip(text, lines):
             row[1 : len(line) + 1] = line
         found, state = [], ()
         for step in range(steps):
-            part = text[:, step * WORDS_A_STEP : (step + 1) * WORDS_A_STEP + 1]
+            part = text[:, step * num_steps : (step + 1) * num_steps + 1]
             feed_dict = {model.input.input_data: part[:, :-1], model.input.targets: part[:, 1:]}
             feed_dict.update(zip(tf.nest.flatten(model.initial_state), state))
             loss, state = self._session.run([model.loss, model.final_state], feed_dict)
             state = tf.nest.flatten(state)
-            found.append(loss.reshape(SENTENCES_AT_ONCE, WORDS_A_STEP))
+            found.append(loss.reshape(rows, num_steps))
         found = _check_finite(np.hstack(found))
         return [row[: len(line)] for row, line in zip(found, lines)]
 
@@ -414,6 +454,13 @@ class LanguageModel:
 def _words(text):
     """Returns the words of a text, or of a list of words."""
     return reader.split_words(text) if isinstance(text, str) else list(text)
+
+
+def _lines(words):
+    """Returns the lines of a list of words, each with the `<eos>` at its end."""
+    ends = [i for i, word in enumerate(words, start=1) if word == reader.EOS]
+    lines = [words[start:end] for start, end in zip([0, *ends], [*ends, len(words)])]
+    return lines if lines[-1] else lines[:-1]
 
 
 def _closed(words):
@@ -431,16 +478,6 @@ def _check_finite(numbers):
     return numbers
 
 
-def _tutorial_checkpoint(path):
-    """Returns the path, without .index, of the checkpoint that a path names."""
-    if os.path.exists(f"{path}.index"):
-        return path
-    models = glob.glob(os.path.join(glob.escape(path), "*.index"))
-    if not models:
-        raise UserError(f"{path}: no trained model there; lstm.py trains one in Out/<config>")
-    return max(models, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])[:-6]
-
-
 def _check(right, name, value, allowed):
     if not right:
         raise UserError(f"{name} is {value}; it must be {allowed}")
@@ -449,7 +486,7 @@ def _check(right, name, value, allowed):
 def _say_unknown(model, text):
     """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`."""
     unknown = model.unknown_words(text)
-    if unknown:
+    if unknown and reader.UNK in model.vocabulary:
         shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
 
@@ -473,15 +510,68 @@ def _similar(model, args):
 
 
 def _score(model, args):
-    words = reader.read_text(0 if args.file == "-" else files.local_path(args.file))
-    _say_unknown(model, words)
-    lines = model.score(words, args.stream)
-    print("line", "log_prob", "words", "perplexity", "unknown", sep="\t")
-    for name, (log_prob, count, unknown) in [
-        *enumerate(lines, start=1), ("total", [sum(column) for column in zip(*lines)])
-    ]:
-        value = f"{perplexity(-log_prob, count):.3f}" if count else "nan"
-        print(name, f"{log_prob:.4f}", count, value, unknown, sep="\t")
+    header = "line log_prob words perplexity unknown"
+    if args.per_word:
+        header = "line position word log_prob unknown"
+    header = header.replace(" ", "\t")
+    if args.file == "-":
+        print(header)  # Another program may wait for it before it writes its first line.
+    totals, unknown_words, line = np.zeros(4), {}, 0
+    for line, score in _line_scores(model, args):
+        if line == 1 and args.file != "-":
+            print(header)
+        counts = _counts(score)
+        totals += counts
+        unknown_words.update(dict.fromkeys(itertools.compress(score.words, score.unknown)))
+        if args.per_word:
+            first = 2 if args.stream and line == 1 else 1
+            for position, (word, log_prob, unknown) in enumerate(zip(*score), start=first):
+                print(line, position, word, f"{log_prob:.4f}", int(unknown), sep="\t")
+        else:
+            _print_row(line, counts)
+    if not line:
+        raise UserError(NO_WORDS)
+    if not args.per_word:
+        _print_row("total", totals)
+    _say_unknown(model, unknown_words)
+    log_prob, words, known_log_prob, unknown = totals
+    known = words - unknown
+    print(
+        f"Perplexity of all {int(words):,} words: {_shown_perplexity(log_prob, words)}; of the "
+        f"{int(known):,} known: {_shown_perplexity(known_log_prob, known)}; {int(unknown):,} "
+        "unknown",
+        file=sys.stderr,
+    )
+
+
+def _line_scores(model, args):
+    """Yields (number, LineScore) of each line, as soon as it has come; with --stream at the end."""
+    pieces = reader.read_lines(0 if args.file == "-" else files.local_path(args.file))
+    if args.stream:
+        pieces = [[*itertools.chain.from_iterable(pieces)]]
+    first_line = 1
+    for lines in pieces:
+        scores = model.score_words("".join(lines), args.stream, first_line)
+        yield from enumerate(scores, start=first_line)
+        first_line += len(scores)
+
+
+def _counts(score):
+    """Returns (log probability, words, log probability of those known, unknown words): an array."""
+    log_probs, unknown = score.log_probs, score.unknown
+    return np.array([log_probs.sum(), len(unknown), log_probs[~unknown].sum(), unknown.sum()])
+
+
+def _print_row(name, counts):
+    """Prints a row of the table of score."""
+    log_prob, words, _, unknown = counts
+    shown = _shown_perplexity(log_prob, words)
+    print(name, f"{log_prob:.4f}", int(words), shown, int(unknown), sep="\t")
+
+
+def _shown_perplexity(log_prob, words):
+    """Returns the perplexity of so many words as score prints it."""
+    return f"{perplexity(-log_prob, words):.3f}" if words else "nan"
 
 
 def _parser():
@@ -494,6 +584,8 @@ def _parser():
         sub.set_defaults(function=function)
         sub.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
         sub.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
+        sub.add_argument("--best", action="store_true",
+                         help="take the epoch with the lowest valid perplexity, not the last")
         return sub
 
     generate = command(_generate, "Goes on from a prompt, word by word.")
@@ -513,6 +605,7 @@ def _parser():
     score.add_argument("file", help="a text file, or - for stdin")
     score.add_argument("--stream", action="store_true",
                        help="carry the state through the text, as the test of a run does")
+    score.add_argument("--per_word", action="store_true", help="print a row for each word")
 
     similar = command(_similar, "Prints the words with the vectors nearest to a word's, by cosine.")
     similar.add_argument("--word", required=True, help="the word")
@@ -527,7 +620,7 @@ def main(argv=None):
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("language_model.py"):
         args = _parser().parse_args(argv)
-        with LanguageModel.load(args.model, args.data_path) as model:
+        with LanguageModel.load(args.model, args.data_path, args.best) as model:
             print(model.description, file=sys.stderr)
             args.function(model, args)
 

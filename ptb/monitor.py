@@ -10,6 +10,7 @@ import time
 
 from ptb import files
 from ptb.evaluate import perplexity
+from ptb.history import best_epoch
 from ptb.progress import Line
 from ptb.quiet import tf
 from ptb.rnn import number_type
@@ -18,7 +19,9 @@ WARM_UP = 10  # steps that are left out of every forecast, because the first one
 FORECAST_AT = 100  # steps after which the length of the run is said
 
 
-def print_start(flags, config, corpus, raw_data, session, folder, position):
+def print_start(
+    flags, config, corpus, raw_data, session, folder, position, source, notes
+):
     """Prints what is about to run, on what, where it saves, and what it goes on from.
 
     Args:
@@ -29,6 +32,8 @@ def print_start(flags, config, corpus, raw_data, session, folder, position):
       session: the session, which knows the devices; its graph has the parameters.
       folder: the run's folder.
       position: the checkpoint.Position from which it goes on.
+      source: the run's checkpoint.Source.
+      notes: lines on how the texts are read, see reader.how_it_is_read.
     """
     *texts, num_types = raw_data
     train, valid, test = (f"{len(ids):,}" for ids in texts)
@@ -42,27 +47,50 @@ def print_start(flags, config, corpus, raw_data, session, folder, position):
         f"{test} test, {num_types:,} types\n"
         f"TensorFlow {tf.__version__} on {' and '.join(devices)}, saving in {folder}"
     )
+    for note in notes:
+        print(note)
     if flags.use_bf16 and devices == ["CPU"] and files.has_bfloat16_products() is False:
         print("This processor has no bfloat16 products: float32 is faster here than --use_bf16.")
     if position.epoch or position.step:
         print(f"Going on after {position.epoch} epochs and {position.step} steps.")
+    elif source.path:
+        print(f"Starting from the weights and the vocabulary of {source.path}.")
 
 
-def print_results(folder, position):
+def print_results(folder, position, best_path):
     """Prints the results of a finished run, and how to go on.
 
     Args:
       folder: the run's folder.
       position: the checkpoint.Position at its end.
+      best_path: see print_best.
     """
     last = position.history[-1]
     print(
         f"The run in {folder} is finished:\n"
         f"Epoch: {position.epoch} Train Perplexity: {last.train_perplexity:.3f}\n"
         f"Epoch: {position.epoch} Valid Perplexity: {last.valid_perplexity:.3f}\n"
-        f"Test Perplexity: {position.test:.3f}\n"
-        "To train on, raise max_max_epoch in configs.py; to train anew, add --restart."
+        f"Test Perplexity: {position.test:.3f}"
     )
+    print_best(position, best_path)
+    print("To train on, raise max_max_epoch in configs.py; to train anew, add --restart.")
+
+
+def print_best(position, path):
+    """Prints the results of a finished run's best epoch, where that is not the last one.
+
+    Args:
+      position: the checkpoint.Position at the end of the run.
+      path: the checkpoint of the best epoch; None where it is not there any more.
+    """
+    best = best_epoch(position.history)
+    if best < position.epoch:
+        valid, test = position.history[best - 1].valid_perplexity, position.best_test
+        print(
+            f"Best epoch: {best}, valid perplexity {valid:.3f}, "
+            + ("" if test is None else f"test perplexity {test:.3f}, ")
+            + (f"in {path}" if path else "of which no whole checkpoint is left")
+        )
 
 
 class Monitor:

@@ -3,7 +3,8 @@
     python -m ptb.plot Out/small
     python -m ptb.plot Out/small Out/medium --output curves.png
 
-A run is a folder of lstm.py with its history.csv.
+A run is a folder of lstm.py with its history.csv. A star marks the epoch with the lowest valid
+perplexity.
 """
 
 import csv
@@ -73,6 +74,10 @@ def draw(folders, output):
             axes.plot(history["epoch"], values, style, color=f"C{number}", marker=".",
                       label=f"{what} {values[-1]:.2f}, {name}")
             finite += [value for value in values if math.isfinite(value)]
+        # The earlier versions of history.csv have no column that tells the best epoch.
+        best, epoch = min(zip(history["valid_perplexity"], history["epoch"]))
+        axes.plot(epoch, best, "*", color=f"C{number}", markersize=12,
+                  label=f"best: valid {best:.2f} in epoch {epoch:.0f}, {name}")
     axes.set(xlabel="epoch", ylabel="perplexity", yscale="log", title="Learning curves")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     ticks = [base * 10**power for power in range(9) for base in (1, 1.5, 2, 3, 4, 5, 7)]

@@ -9,6 +9,8 @@ no-break space, is part of a word, as it is for `wc` and most tools that count w
 """
 
 import collections
+import contextlib
+import io
 import itertools
 import os
 import re
@@ -26,23 +28,16 @@ CHUNK = 1 << 20  # characters read at a time, so that the memory does not grow w
 SPACE = " \t\n\r\f\v"
 WORD = re.compile(f"[^{SPACE}]+")
 BYTE_ORDER_MARK = "\ufeff"
+PARTS = ("train", "valid", "test")
+MANY = 0.2  # more <unk> than this share of a text is worth a warning
+MARKS = {  # what other tools write for line ends and unknown words, in lower case
+    "<s>", "</s>", "<bos>", "<sos>", "<eos>", "<unk>", "<unknown>", "<oov>", "[unk]"
+}
 
 
 def split_words(text):
     """Returns the words of a text as a list; every `\\n` is the word `<eos>`."""
     return WORD.findall(text.replace("\n", f" {EOS} "))
-
-
-def read_text(file):
-    """Returns the words of a text as a list; every line end is the word `<eos>`.
-
-    Args:
-      file: the name of a text file, or the number of an open file descriptor.
-
-    Raises:
-      UserError: the file cannot be read, or is not UTF-8.
-    """
-    return list(_read_words(file))
 
 
 def _read_words(filename):
@@ -58,30 +53,84 @@ def _read_words(filename):
 
 def _read_chunks(filename):
     """Yields the words of a text file as lists, one for each CHUNK of text."""
-    name = "stdin" if filename == 0 else filename
-    has_marks = False
+    with (
+        _readable_text(filename) as without_marks,
+        open(filename, encoding="utf-8-sig", closefd=filename != 0) as file,
+        Progress(f"Reading {_shown(filename)}", os.fstat(file.fileno()).st_size) as progress,
+    ):
+        rest = ""  # the beginning of a word whose end is in the next chunk
+        while chunk := file.read(CHUNK):
+            progress.update(file.buffer.tell() if file.seekable() else 0)
+            chunk = without_marks(chunk)
+            words = split_words(rest + chunk)
+            rest = words.pop() if words and not chunk.endswith(tuple(SPACE)) else ""
+            yield words
+        if rest:
+            yield [rest]
+
+
+def read_lines(file):
+    """Yields a text as lists of lines, each as soon as it has come; a line keeps its `\\n`.
+
+    What a program writes into a pipe, or a person at a terminal, comes line by line; a file comes
+    in large lists. Here only `\\n` and `\\r\\n` end a line, so that there are as many as other
+    tools count. A `\\r` within a line is the word `<eos>`, as in a corpus.
+
+    Args:
+      file: the name of a text file, or the number of an open file descriptor.
+
+    Raises:
+      UserError: the file cannot be read, or is not UTF-8.
+    """
+
+    def lines_of(data):
+        text = without_marks(data.decode("utf-8-sig" if is_first else "utf-8"))
+        text = text.replace("\r\n", "\n").replace("\r", f" {EOS} ")
+        return [*io.StringIO(text, newline="\n")]
+
+    with (
+        _readable_text(file) as without_marks,
+        open(file, "rb", closefd=file != 0) as source,
+    ):
+        is_first = True
+        rest = []  # the parts of a line whose end has not come yet
+        while part := source.read1(CHUNK):
+            whole, end, begun = part.rpartition(b"\n")
+            if end:
+                yield lines_of(b"".join([*rest, whole, end]))
+                is_first, rest = False, []
+            rest.append(begun)
+        if any(rest):
+            yield lines_of(b"".join(rest))
+
+
+@contextlib.contextmanager
+def _readable_text(file):
+    """Within it, what is wrong with a text is a UserError that names it.
+
+    Yields a function that takes and returns a part of the text: it leaves out byte order marks,
+    which is said at the end.
+    """
+    marks = 0
+
+    def without_marks(text):
+        nonlocal marks
+        marks += text.count(BYTE_ORDER_MARK)
+        return text.replace(BYTE_ORDER_MARK, "")
+
     try:
-        with (
-            open(filename, encoding="utf-8-sig", closefd=filename != 0) as file,
-            Progress(f"Reading {name}", os.fstat(file.fileno()).st_size) as progress,
-        ):
-            rest = ""  # the beginning of a word whose end is in the next chunk
-            while chunk := file.read(CHUNK):
-                progress.update(file.buffer.tell() if file.seekable() else 0)
-                if BYTE_ORDER_MARK in chunk:
-                    has_marks = True
-                    chunk = chunk.replace(BYTE_ORDER_MARK, "")
-                words = split_words(rest + chunk)
-                rest = words.pop() if words and not chunk.endswith(tuple(SPACE)) else ""
-                yield words
-            if rest:
-                yield [rest]
+        yield without_marks
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: {_what_is_not_utf8(filename)}") from error
+        raise UserError(f"{_shown(file)}: {_what_is_not_utf8(file)}") from error
     except OSError as error:
-        raise UserError(f"{name}: {error.strerror}; it must be a readable text") from error
-    if has_marks:
-        print(f"{name}: byte order marks within the text were left out.", file=sys.stderr)
+        raise UserError(f"{_shown(file)}: {error.strerror}; it must be a readable text") from error
+    if marks:
+        print(f"{_shown(file)}: byte order marks within the text were left out.", file=sys.stderr)
+
+
+def _shown(file):
+    """Returns how a message names a file, or the descriptor of stdin."""
+    return "stdin" if file == 0 else file
 
 
 def has_other_space(filename):
@@ -121,11 +170,12 @@ def _decodes(text, encoding):
     return True
 
 
-def _build_vocab(filename, vocab_size=None):
+def _build_vocab(filename, vocab_size=None, add_unk=True):
     """Returns {word: id}, ids by falling count in the file, then alphabetically.
 
     With a `vocab_size`, at most that many: the most frequent words and `<unk>`. `<unk>` takes the
-    last id where the file has none, or where it is too rare to be kept for its own count.
+    last id where the file has none, or where it is too rare to be kept for its own count. Without
+    `add_unk`, as in the tutorial, it is a word like the others.
 
     Raises:
       UserError: the file cannot be read, is not UTF-8, or holds no word.
@@ -134,21 +184,42 @@ def _build_vocab(filename, vocab_size=None):
     if not counter:
         raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
     words = sorted(counter, key=lambda word: (-counter[word], word))
-    if UNK not in words[:vocab_size]:
+    if add_unk and UNK not in words[:vocab_size]:
         words = [word for word in words if word != UNK]
         words = words[: None if vocab_size is None else vocab_size - 1] + [UNK]
     return {word: i for i, word in enumerate(words[:vocab_size])}
+
+
+def word_ids(words, word_to_id, name, line=1):
+    """Yields the ids of the words of a text; words not in `word_to_id` are `<unk>`.
+
+    Args:
+      words: the words.
+      word_to_id: the id of each word.
+      name: what a message calls the text.
+      line: the number of its first line.
+
+    Raises:
+      UserError: a word is not in `word_to_id`, and neither is `<unk>`.
+    """
+    unknown = word_to_id.get(UNK)
+    for word in words:
+        word_id = word_to_id.get(word, unknown)
+        if word_id is None:
+            raise UserError(
+                f"{name}, line {line}: '{word}' is not in the vocabulary, which has no {UNK} either"
+            )
+        yield word_id
+        line += word == EOS
 
 
 def _file_to_word_ids(filename, word_to_id):
     """Returns the file as an int32 array of ids; words not in `word_to_id` are `<unk>`.
 
     Raises:
-      UserError: the file cannot be read, is not UTF-8, or holds no word.
+      UserError: the file cannot be read, is not UTF-8, holds no word, or one that has no id.
     """
-    unknown = word_to_id[UNK]
-    ids = (word_to_id.get(word, unknown) for word in _read_words(filename))
-    ids = np.fromiter(ids, dtype=np.int32)
+    ids = np.fromiter(word_ids(_read_words(filename), word_to_id, filename), dtype=np.int32)
     if not ids.size:
         raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
     return ids
@@ -167,7 +238,7 @@ def corpus_files(data_path):
     They are named `ptb.train.txt` and so on, unless only `train.txt` and its like are there.
     """
     ptb, plain = (
-        [os.path.join(data_path, f"{prefix}{part}.txt") for part in ("train", "valid", "test")]
+        [os.path.join(data_path, f"{prefix}{part}.txt") for part in PARTS]
         for prefix in ("ptb.", "")
     )
     only_plain = any(map(os.path.exists, plain)) and not any(map(os.path.exists, ptb))
@@ -200,11 +271,83 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
     return train_data, valid_data, test_data, len(vocabulary)
 
 
-def read_vocabulary(data_path, vocab_size=None):
-    """Returns the list of the words of a corpus folder, by id; see ptb_raw_data."""
+def read_vocabulary(data_path, vocab_size=None, add_unk=True):
+    """Returns the list of the words of a corpus folder, by id; see _build_vocab."""
     train_path = corpus_files(data_path)[0]
     _refuse_pipes([train_path])
-    return list(_build_vocab(train_path, vocab_size))
+    return list(_build_vocab(train_path, vocab_size, add_unk))
+
+
+def how_it_is_read(data_path, raw_data, vocabulary):
+    """Returns what there is to say of how the texts of a corpus are read, as a list of lines.
+
+    These are the share of `<unk>` in each text, a warning where that spoils the perplexity, and
+    what becomes of the marks that other tools put into a text.
+
+    Args:
+      data_path: the folder of the corpus.
+      raw_data: what ptb_raw_data returned for it.
+      vocabulary: the words by id.
+    """
+    lines = _unknown_words_in(dict(zip(PARTS, raw_data)), vocabulary)
+    notes = []
+    marks = [word for word in vocabulary if word.lower() in MARKS and word not in (EOS, UNK)]
+    if marks:
+        notes.append(
+            f"Words like any other: {', '.join(marks)}. Only the end of a line is read as {EOS}, "
+            f"and only {UNK} stands for words outside the vocabulary."
+        )
+    num_lines = sum(
+        _written_ends(path) for path, ids in zip(corpus_files(data_path), raw_data)
+        if EOS in vocabulary and _has_twice(ids, vocabulary.index(EOS))
+    )
+    if num_lines:
+        notes.append(
+            f"The {EOS} written at the end of {num_lines:,} lines is read as a word, and the line "
+            "end as another; leave it out of the texts."
+        )
+    return [*lines, " ".join(notes)] if notes else lines
+
+
+def _unknown_words_in(texts, vocabulary):
+    """Returns the lines of how_it_is_read on `<unk>`, for {part: ids}."""
+    if UNK not in vocabulary:
+        return []
+    unk = vocabulary.index(UNK)
+    counts = {part: np.count_nonzero(ids == unk) for part, ids in texts.items()}
+    if not any(counts.values()):
+        return []
+    shares = {part: counts[part] / len(ids) for part, ids in texts.items()}
+    shown = ", ".join(f"{100 * share:.1f}% of {part}" for part, share in shares.items())
+    lines = [f"{UNK} is {shown}."]
+    problems = []
+    many = " and ".join(part for part in PARTS[1:] if shares[part] > MANY)
+    if many:
+        problems.append(
+            f"over {MANY:.0%} of {many} is {UNK}, so the perplexity says little: put spaces "
+            "between words, or raise vocab_size"
+        )
+    untrained = " and ".join(part for part in PARTS[1:] if counts[part] and not counts["train"])
+    if untrained:
+        problems.append(
+            f"{UNK} is in {untrained} but never in train, so nothing is learned of it: with "
+            f"vocab_size below {len(vocabulary):,} the rarest words of train become {UNK}"
+        )
+    return [*lines, f"Warning: {'; '.join(problems)}."] if problems else lines
+
+
+def _has_twice(ids, word_id):
+    """Returns whether a word follows itself somewhere."""
+    return bool(np.any((ids[1:] == word_id) & (ids[:-1] == word_id)))
+
+
+def _written_ends(filename):
+    """Returns how many lines of a text have `<eos>` written before their line end."""
+    with open(filename, encoding="utf-8-sig") as file:
+        return sum(
+            EOS in line and line.endswith("\n") and split_words(line)[-2:] == [EOS, EOS]
+            for line in file
+        )
 
 
 def epoch_steps(epoch_size):

@@ -1,7 +1,7 @@
 """A run in its folder: opened, followed step by step, stopped, finished.
 
     <save_path>/<config>/
-      checkpoint-000012/           the last one and the one before, see checkpoint.py
+      checkpoint-000012/           the last two and that of the best epoch, see checkpoint.py
       history.csv, events.out.…    see history.py
       lock                         held by the process that trains here, free when that is gone
 
@@ -15,18 +15,20 @@ import itertools
 import math
 import os
 import signal
+import sys
 import threading
 import time
 
 import numpy as np
 
-from ptb import checkpoint, files, history, monitor
+from ptb import checkpoint, files, history, monitor, reader
 from ptb.checkpoint import Position
-from ptb.command_line import POSITIVE, WHOLE
+from ptb.command_line import POSITIVE, WHOLE, command_of
 from ptb.errors import Stopped, UserError
+from ptb.evaluate import text_perplexity
 from ptb.progress import Line
 from ptb.quiet import session_config, tf
-from ptb.reader import corpus_files, has_other_space
+from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
 from ptb.rnn import number_type
 
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
@@ -38,8 +40,78 @@ STOP_SIGNALS = [
 ]
 
 
+def folder_of(flags, corpus):
+    """Returns the folder of the run that the flags name, trained on a dataset.Corpus."""
+    name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
+    return os.path.join(files.local_path(flags.save_path), name)
+
+
+def find_source(flags, config, corpus):
+    """Returns the checkpoint.Source of the run that the flags name.
+
+    With --init_from it is the model named there. A run that goes on needs that no more: its own
+    checkpoint has the vocabulary and tells what the run came from, so that the model may be gone
+    by then, and the flag may be left out.
+
+    Args:
+      flags: the script's flags.
+      config: the configuration; a vocab_size of None becomes the number of words there are.
+      corpus: the dataset.Corpus.
+
+    Raises:
+      UserError: no model is there, it is damaged, within the run's own folder, or of other sizes
+        than the configuration; or the corpus cannot be read.
+    """
+    folder = folder_of(flags, corpus)
+    path = flags.init_from and files.local_path(flags.init_from)
+    if path and files.is_within(path, folder):
+        raise UserError(
+            f"--init_from {path}: it is in {folder}, where the new run would be saved; use "
+            "another --save_path, or leave out --init_from"
+        )
+    source = None if flags.restart else _source_before(folder)
+    if path:
+        try:
+            named = checkpoint.read_source(path, corpus.folder)
+        except UserError as error:
+            if not source:
+                raise UserError(f"--init_from: {error}") from error
+            print(f"--init_from: {error}; the run goes on without it.", file=sys.stderr)
+        else:
+            _refuse_other_sizes(named, config)
+            source = named
+    if not source:
+        source = checkpoint.Source(reader.read_vocabulary(corpus.folder, config.vocab_size))
+    sizes = source.sizes or {"vocab_size": len(source.vocabulary)}
+    config.vocab_size = config.vocab_size or sizes["vocab_size"]
+    return source
+
+
+def _source_before(folder):
+    """Returns the Source of the run in a folder; None where none is, or its weights were drawn."""
+    found, _ = checkpoint.newest(folder) if os.path.isdir(folder) else (None, set())
+    if not found or "init_from" not in found.facts:
+        return None
+    sizes = {name: found.facts["config"][name] for name in checkpoint.SIZES}
+    return checkpoint.Source(
+        found.vocabulary, found.variables_path, found.facts["init_from"], sizes
+    )
+
+
+def _refuse_other_sizes(source, config):
+    """Raises UserError where the weights of a Source do not fit into a configuration's model."""
+    different = [
+        f"{name} is {size} there and {getattr(config, name)} in {type(config).__name__}"
+        for name, size in source.sizes.items() if getattr(config, name) not in (size, None)
+    ]
+    if different:
+        raise UserError(
+            f"--init_from {source.path}: {'; '.join(different)}; make it the same in configs.py"
+        )
+
+
 @contextlib.contextmanager
-def open_run(flags, config, corpus, raw_data, vocabulary):
+def open_run(flags, config, corpus, raw_data, source):
     """Yields the Run that the flags name; no other process can train there meanwhile.
 
     Args:
@@ -47,7 +119,7 @@ def open_run(flags, config, corpus, raw_data, vocabulary):
       config: the configuration.
       corpus: the dataset.Corpus.
       raw_data: what reader.ptb_raw_data returned for it.
-      vocabulary: the words by id.
+      source: what find_source returned for it.
 
     Raises:
       UserError: two flags exclude each other; another process trains there; or there are
@@ -58,13 +130,13 @@ def open_run(flags, config, corpus, raw_data, vocabulary):
         raise UserError("--save_minutes is nan; it must be a number")
     if flags.use_bf16 and flags.use_fp16:
         raise UserError("--use_bf16 and --use_fp16 exclude each other; leave one of them out")
-    name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
-    folder = os.path.join(files.make_folder(flags.save_path), name)
+    files.make_folder(flags.save_path)
+    folder = folder_of(flags, corpus)
     if flags.restart:
         files.set_aside(folder)
     files.make_folder(folder)
     with files.lock(folder), Line() as line:
-        this_run = Run(folder, flags, config, corpus, raw_data, vocabulary)
+        this_run = Run(folder, flags, config, corpus, raw_data, source)
         with line.below_output():
             line.show("Building the model", at_once=True)
             yield this_run
@@ -79,9 +151,10 @@ class Run:
       is_on_sample: whether it trains on the corpus that comes along.
       max_max_epoch: epochs of the whole run.
       save_seconds: time between two checkpoints within an epoch.
+      checkpoint_path: the path of its newest whole checkpoint; None where there is none yet.
     """
 
-    def __init__(self, folder, flags, config, corpus, raw_data, vocabulary):
+    def __init__(self, folder, flags, config, corpus, raw_data, source):
         self.folder = folder
         self.is_on_sample = corpus.kind == "sample"
         self.max_max_epoch = config.max_max_epoch
@@ -90,13 +163,13 @@ class Run:
         self._config = config
         self._corpus = corpus
         self._raw_data = raw_data
-        self._vocabulary = vocabulary
-        self._facts = facts_of(config, corpus.folder, raw_data, flags)
+        self._source = source
+        self._facts = facts_of(config, corpus.folder, raw_data, flags, source)
         self._same_command = "the same command" + (" without --restart" if flags.restart else "")
         files.remove_unfinished(folder)
         self._found, self._damaged = checkpoint.newest(folder)
-        self._has_checkpoint = self._found is not None
         self.position = self._found.position if self._found else Position()
+        self.checkpoint_path = self._found.path if self._found else None
         self._refuse_what_cannot_go_on()
 
     def _refuse_what_cannot_go_on(self):
@@ -114,7 +187,7 @@ class Run:
                     "which moves that run aside"
                 )
         if self._found:
-            refuse_another_run(self.folder, self._found, self._facts, self._vocabulary)
+            refuse_another_run(self.folder, self._found, self._facts, self._source)
         if self.position.step and self.position.epoch >= self.max_max_epoch:
             raise UserError(
                 f"max_max_epoch is {self.max_max_epoch}, and {self.folder} is within epoch "
@@ -131,7 +204,12 @@ class Run:
         """Prints the results of a finished run; history.csv is there afterwards if it was lost."""
         with self.saving():
             history.write_csv(self.folder, self.position.history)
-        monitor.print_results(self.folder, self.position)
+        best = self.best_checkpoint(self.position.history)
+        monitor.print_results(self.folder, self.position, best and best.path)
+
+    def best_checkpoint(self, results):
+        """Returns the Checkpoint of the best of the epochs done, or None; see of_best_epoch."""
+        return checkpoint.of_best_epoch(self.folder, results, self._damaged)
 
     @contextlib.contextmanager
     def going_on(self, session, supervisor, model, valid_model):
@@ -151,8 +229,11 @@ class Run:
         """
         if self._found:
             variables = tf.global_variables()
-            path = self._found.variables_path
-            checkpoint.restore(supervisor.saver, session, path, variables)
+            checkpoint.restore(session, self._found.variables_path, variables)
+        elif self._source.values:
+            for variable in tf.trainable_variables():
+                checkpoint.assign(session, variable, self._source.values[variable.op.name])
+            self._source = self._source._replace(values=None)  # It may be large.
         epochs, train_size = self.position.epoch, model.input.epoch_size
         with self.saving():
             history.write_csv(self.folder, self.position.history)
@@ -167,7 +248,8 @@ class Run:
         with events, display, StopRequest() as stop_request:
             monitor.print_start(
                 self._flags, self._config, self._corpus, self._raw_data, session, self.folder,
-                self.position,
+                self.position, self._source,
+                how_it_is_read(self._corpus.folder, self._raw_data, self._source.vocabulary),
             )
             training = Training(
                 self, session, supervisor.saver, model, valid_model, events, display, stop_request
@@ -178,8 +260,27 @@ class Run:
                 epoch = min(training.position.epoch + 1, self.max_max_epoch)
                 raise UserError(
                     f"epoch {epoch}, learning rate {session.run(model.lr):.3f}: {error}; "
-                    "lower learning_rate, init_scale or max_grad_norm in configs.py"
+                    + self._way_on()
                 ) from error
+
+    def _way_on(self):
+        """Returns what a person can do when the training has diverged."""
+        found = checkpoint.newest_finite(self.folder)
+        if not found:
+            return "lower learning_rate, init_scale or max_grad_norm in configs.py"
+        others = (f"{self.folder}-{number}" for number in itertools.count(2))
+        save_path = next(path for path in others if not os.path.lexists(path))
+        command = command_of(
+            self._flags, restart=None, init_from=found.path, save_path=save_path
+        )
+        best = self.best_checkpoint(found.position.history)  # The last may be bad, though finite.
+        return (
+            f"the last checkpoint with finite weights is {found.path}, after "
+            f"{found.position.epoch} epochs and {found.position.step} steps"
+            + (f" (that of the best epoch is {best.path})" if best else "")
+            + "; lower learning_rate or max_grad_norm in configs.py, and start anew from it: "
+            + command
+        )
 
     def save(self, position, save_variables):
         """Writes a checkpoint, removes those that are no longer needed, and returns its path.
@@ -192,12 +293,11 @@ class Run:
           UserError: it cannot be written; the checkpoints on disk stay.
         """
         with self.saving():
-            path = checkpoint.save(
-                self.folder, self._facts, position, self._vocabulary, save_variables
+            self.checkpoint_path = checkpoint.save(
+                self.folder, self._facts, position, self._source.vocabulary, save_variables
             )
-            self._has_checkpoint = True
             checkpoint.prune(self.folder, self._damaged)
-        return path
+        return self.checkpoint_path
 
     @contextlib.contextmanager
     def saving(self):
@@ -207,7 +307,7 @@ class Run:
         except (OSError, tf.errors.OpError) as error:
             reason = files.reason_of(error)
             what_stays = "no checkpoint is there yet"
-            if self._has_checkpoint:
+            if self.checkpoint_path:
                 what_stays = (
                     f"the last whole checkpoint stays, and {self._same_command} continues from it"
                 )
@@ -277,6 +377,11 @@ class Training:
     def _tested(self, *_):
         self._save_when_due()
 
+    def _best_tested(self, *_):
+        # Nothing is saved here, as the session has the variables of the best epoch.
+        if self._stop_request.signum:
+            raise self._run.stopped(self._stop_request.signum, self._run.checkpoint_path)
+
     def end_epoch(self, learning_rate, train_perplexity, valid_perplexity):
         """Remembers an epoch, moves on to the start of the next one, and saves."""
         words = self._input.batch_size * self._input.num_steps * self._input.epoch_size
@@ -295,17 +400,42 @@ class Training:
             self._events.add(len(results), {
                 "Train Perplexity": train_perplexity, "Valid Perplexity": valid_perplexity,
             })
-        self.position = Position(epoch=len(results), history=results)
-        self._save()
+        self._save(Position(epoch=len(results), history=results))
         with self._run.saving():
             history.write_csv(self._run.folder, results)
 
-    def finish(self, test_perplexity):
-        """Remembers the test perplexity, saves, and returns the path of the model."""
+    def finish(self, test_perplexity, test_model):
+        """Remembers the test perplexity, saves, and returns the path of the model.
+
+        Where the best epoch is not the last one, it is tested as well, with the PTBModel that was
+        tested.
+        """
         if self._run.is_on_sample:
             print("(on the sample corpus: compares with nothing published)")
-        self.position = dataclasses.replace(self.position, test=test_perplexity)
-        return os.path.join(self._save(), checkpoint.VARIABLES)
+        best, best_test = None, None
+        if history.best_epoch(self.position.history) < self.position.epoch:
+            best = self._run.best_checkpoint(self.position.history)
+            best_test = best and self._test(test_model, best)
+        path = self._save(dataclasses.replace(
+            self.position, test=test_perplexity, best_test=best_test
+        ))
+        monitor.print_best(self.position, best and best.path)
+        return os.path.join(path, checkpoint.VARIABLES)
+
+    def _test(self, model, best):
+        """Returns the test perplexity of the best epoch's Checkpoint.
+
+        The variables in the session are those of the run's last checkpoint before and afterwards.
+        """
+        self._load(best.path)
+        test_perplexity = text_perplexity(self._session, model, Follower(self._best_tested))
+        self._load(self._run.checkpoint_path)
+        return test_perplexity
+
+    def _load(self, path):
+        """Loads the variables of a checkpoint."""
+        path = os.path.join(path, checkpoint.VARIABLES)
+        checkpoint.restore(self._session, path, tf.global_variables())
 
     def _steps_done(self):
         """Returns the number of training steps of the run so far."""
@@ -315,13 +445,20 @@ class Training:
         """Saves when it is time to; saves and raises Stopped when the user asked to stop."""
         signum = self._stop_request.signum
         if signum:
-            raise self._run.stopped(signum, self._save())
+            raise self._run.stopped(signum, self._save(self.position))
         if time.perf_counter() - self._saved_at >= self._run.save_seconds:
-            self._save()
+            self._save(self.position)
 
-    def _save(self):
-        """Writes a checkpoint and returns its path."""
-        path = self._run.save(self.position, self._save_variables)
+    def _save(self, position):
+        """Writes a checkpoint, from where on the run is at its Position, and returns its path.
+
+        Raises FloatingPointError where a weight is NaN or infinite; nothing is written then.
+        """
+        for variable in tf.trainable_variables():
+            if not np.isfinite(self._session.run(variable)).all():
+                raise FloatingPointError(f"{variable.op.name} is not finite any more")
+        path = self._run.save(position, self._save_variables)
+        self.position = position
         self._saved_at = time.perf_counter()
         return path
 
@@ -436,13 +573,15 @@ def make_deterministic(seed):
     tensorflow.config.experimental.enable_op_determinism()
 
 
-def facts_of(config, corpus_folder, raw_data, flags):
+def facts_of(config, corpus_folder, raw_data, flags, source):
     """Returns what decides a run's numbers, as JSON values by name.
 
     Of the corpus it is the word ids that decide. The checksums of the files are beside them for
-    who looks into run.json, and for runs of the first release, which have no others.
+    who looks into run.json, and for runs of the first release, which have no others. `init_from` is
+    the checksum of the first weights, where they were not drawn.
     """
     return {
+        **({"init_from": source.checksum} if source.checksum else {}),
         "config": {
             **{name: int(getattr(config, name)) for name in WHOLE},
             **{name: float(getattr(config, name)) for name in POSITIVE},
@@ -452,7 +591,7 @@ def facts_of(config, corpus_folder, raw_data, flags):
         },
         "ids": {
             part: hashlib.sha256(np.asarray(ids, np.int32)).hexdigest()
-            for part, ids in zip(("train", "valid", "test"), raw_data)
+            for part, ids in zip(PARTS, raw_data)
         },
         "number_type": number_type(flags),
         "rnn_mode": flags.rnn_mode,
@@ -461,16 +600,17 @@ def facts_of(config, corpus_folder, raw_data, flags):
     }
 
 
-def refuse_another_run(folder, found, facts, vocabulary):
+def refuse_another_run(folder, found, facts, source):
     """Raises UserError, with every difference, where a Checkpoint is not of the run to be trained.
 
     Args:
       folder: the run's folder.
       found: the Checkpoint in it.
       facts: what facts_of returns for the run to be trained.
-      vocabulary: its words by id.
+      source: its checkpoint.Source.
     """
     before, now = dict(found.facts), dict(facts)
+    source_before, source_now = before.pop("init_from", None), now.pop("init_from", None)
     corpus_before, corpus_now = before.pop("corpus", {}), now.pop("corpus", {})
     ids_before, ids_now = before.pop("ids", None), now.pop("ids", None)
     before, now = _flat(before), _flat(now)
@@ -479,22 +619,30 @@ def refuse_another_run(folder, found, facts, vocabulary):
         for name in sorted({*before, *now})
         if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
     ]
-    if ids_before:
+    if ids_before and source_before == source_now:  # Other words have other ids.
         different += [
             f"the {part} text was another one" for part in ids_now
             if ids_before.get(part) != ids_now[part]
         ]
     elif sorted(corpus_before.values()) != sorted(corpus_now.values()):
         different.append("the texts were others")
-    if not different and found.vocabulary != vocabulary:
-        pairs = itertools.zip_longest(found.vocabulary, vocabulary)
+    if source_before != source_now:
+        different.append(
+            f"it did not start from {source.path} (leave out --init_from to go on with it)"
+        )
+    if not different and found.vocabulary != source.vocabulary:
+        pairs = itertools.zip_longest(found.vocabulary, source.vocabulary)
         number, (was, is_) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
         different = [f"word {number} of the vocabulary was {was!r} and is {is_!r}"]
     if different:
-        raise UserError(
+        message = (
             f"{folder} has another run: {'; '.join(different)}. Use another --save_path, or "
             "--restart, which moves that run aside"
         )
+        if all(before.get(f"config.{name}") == now.get(f"config.{name}")
+               for name in checkpoint.SIZES):
+            message += f"; with another --save_path, --init_from {folder} starts from its weights"
+        raise UserError(message)
 
 
 def _flat(facts, prefix=""):

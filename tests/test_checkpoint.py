@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from ptb import checkpoint, files
 from ptb.errors import UserError
-from ptb.history import EpochResult
+from ptb.history import EpochResult, best_epoch
 from ptb.quiet import tf
 from ptb.rnn import LSTMStateTuple
 from test_files import System
@@ -64,7 +65,7 @@ def assert_continues(folder, position, value):
     assert (found.facts, found.vocabulary) == (FACTS, WORDS)
     with tf.Graph().as_default(), tf.Session() as session:
         variable = tf.get_variable("Model/v", [1000])
-        checkpoint.restore(tf.train.Saver(), session, found.variables_path, [variable])
+        checkpoint.restore(session, found.variables_path, [variable])
         assert np.all(session.run(variable) == value)
     for name in vars(position):
         if name == "state" and position.state:
@@ -89,6 +90,127 @@ def test_last_two_are_kept_and_nothing_else(save, two):
     assert (newest / "vocabulary.txt").read_text(encoding="utf-8").split("\n") == [*WORDS, ""]
     assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=newest).returncode == 0
     assert str(two) not in "".join(path.read_text("latin-1") for path in newest.iterdir())
+
+
+# The best epoch.
+
+def results_of(*valid_perplexities):
+    """Returns an EpochResult for each of them; no two are equal, as no two last equally long."""
+    return tuple(
+        EpochResult(1.0, 9.5, perplexity, 5000.0, 60.0 + number)
+        for number, perplexity in enumerate(valid_perplexities)
+    )
+
+
+def positions(valid_perplexities, saves=1):
+    """Yields the Positions that a run saves: some within each epoch, at its end, after the test."""
+    results = results_of(*valid_perplexities)
+    for epoch in range(len(results)):
+        for step in range(saves):
+            yield checkpoint.Position(epoch=epoch, step=step + 1, history=results[:epoch])
+        yield checkpoint.Position(epoch=epoch + 1, history=results[: epoch + 1])
+    yield checkpoint.Position(epoch=len(results), history=results, test=5.0)
+
+
+@pytest.mark.parametrize("valid_perplexities, best", [
+    ((), 0), ((3.0,), 1), ((3.0, 2.0, 4.0), 2), ((3.0, 2.0, 2.0), 2), ((np.inf, np.inf), 1),
+])
+def test_best_epoch_is_the_first_with_the_lowest_valid_perplexity(valid_perplexities, best):
+    assert best_epoch(results_of(*valid_perplexities)) == best
+
+
+@pytest.mark.parametrize("saves, pruned", [(0, True), (2, True), (1, False)])
+def test_best_epoch_is_there_from_whichever_checkpoint_the_run_goes_on(
+    saves, pruned, save, tmp_path
+):
+    """After every save, even where the newest checkpoint is damaged, or the run was killed."""
+    perplexities = [5.0, 3.0, 4.0, 2.0, 2.0, 6.0]
+    for number, position in enumerate(positions(perplexities, saves), start=1):
+        with pytest.MonkeyPatch.context() as patch:
+            if not pruned and number % 3 == 0:
+                patch.setattr(checkpoint, "prune", lambda folder, damaged: None)
+            save(tmp_path, position, 1)
+        numbers = sorted(int(name[-6:]) for name in os.listdir(tmp_path))
+        assert numbers[-2:] == [number - 1, number][-len(numbers):]
+        if pruned or number % 3:
+            assert len(numbers) <= 4
+        for lost in [], [number]:
+            last = checkpoint.read(str(tmp_path / f"checkpoint-{numbers[-1 - len(lost)]:06d}"))
+            epoch = best_epoch(last.position.history)
+            found = checkpoint.of_best_epoch(str(tmp_path), last.position.history, lost)
+            assert (found.position.epoch, found.position.step) == (epoch, 0) if epoch else not found
+            if number == 1:
+                break
+    epochs = [checkpoint.read(str(path)).position.epoch for path in sorted(tmp_path.iterdir())]
+    assert epochs == [4, 6, 6] or not pruned
+
+
+def test_no_second_copy_of_the_best_epoch_that_is_the_last(save, tmp_path):
+    for position in positions([5.0, 3.0]):
+        save(tmp_path, position, 1)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-000004", "checkpoint-000005"]
+    assert checkpoint.find(str(tmp_path), best=True).path.endswith("checkpoint-000005")
+    damage(tmp_path / "checkpoint-000005" / "model.ckpt.index", "empty")
+    assert checkpoint.find(str(tmp_path), best=True).path.endswith("checkpoint-000004")
+
+
+def test_run_goes_on_from_the_best_epoch_where_nothing_newer_is_whole(save, tmp_path, capsys):
+    for position in positions([3.0, 5.0, 6.0]):
+        save(tmp_path, position, 1)
+    assert sorted(os.listdir(tmp_path)) == [f"checkpoint-{n:06d}" for n in (2, 6, 7)]
+    for number in 6, 7:
+        damage(tmp_path / f"checkpoint-{number:06d}" / "state.npz", "truncated")
+    assert checkpoint.newest(str(tmp_path))[0].position.epoch == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("how, said", [
+    ("missing", ""), ("garbled", "checkpoint-000002 is damaged: model.ckpt.index is not what was"),
+])
+def test_best_epoch_that_is_lost_is_named(how, said, save, tmp_path, capsys):
+    for position in positions([3.0, 5.0, 6.0]):
+        save(tmp_path, position, 1)
+    if how == "missing":
+        shutil.rmtree(tmp_path / "checkpoint-000002")
+    else:
+        damage(tmp_path / "checkpoint-000002" / "model.ckpt.index", how)
+    with pytest.raises(UserError, match="no whole checkpoint of the best epoch, 1, is there; le"):
+        checkpoint.find(str(tmp_path), best=True)
+    assert said in capsys.readouterr().err
+    assert checkpoint.find(str(tmp_path)).position.epoch == 3
+
+
+def test_epoch_of_another_course_of_the_run_is_not_its_best(save, tmp_path):
+    """Of an epoch that was trained again after damage, and on another machine."""
+    *_, last = positions([3.0, 5.0, 6.0])
+    save(tmp_path, checkpoint.Position(epoch=1, history=results_of(2.9)), 1)
+    save(tmp_path, last, 1)
+    with pytest.raises(UserError, match="no whole checkpoint of the best epoch, 1, is there"):
+        checkpoint.find(str(tmp_path), best=True)
+
+
+def test_there_is_no_best_epoch_before_one_is_done(save, tmp_path):
+    save(tmp_path, next(positions([3.0])), 1)
+    with pytest.raises(UserError, match=f"{tmp_path}: no epoch is done yet; leave out --best"):
+        checkpoint.find(str(tmp_path), best=True)
+    with pytest.raises(UserError, match="000001 is a checkpoint; --best takes the folder of its"):
+        checkpoint.find(str(tmp_path / "checkpoint-000001"), best=True)
+
+
+def test_reader_of_the_best_epoch_that_loses_the_race_looks_again(save, tmp_path, monkeypatch):
+    """The run has a new best epoch while a reader is between looking and reading."""
+    first, second, third, *_ = positions([3.0, 2.0, 6.0], saves=0)
+    save(tmp_path, first, 1)
+    really = checkpoint.of_best_epoch
+
+    def slowly(*args):
+        monkeypatch.setattr(checkpoint, "of_best_epoch", really)
+        save(tmp_path, second, 2)
+        save(tmp_path, third, 3)
+        return really(*args)
+
+    monkeypatch.setattr(checkpoint, "of_best_epoch", slowly)
+    assert checkpoint.find(str(tmp_path), best=True).position.epoch == 2
 
 
 def test_folder_can_be_moved(two):
@@ -232,6 +354,7 @@ RECORDS = {
     "history of another kind": lambda record: record["position"].update(history=[1, 2]),
     "epochs of another length": lambda record: record["position"].update(history=[[1.0, 2.0]] * 2),
     "a state": lambda record: record["position"].update(state=[]),
+    "best test of another kind": lambda record: record["position"].update(best_test="low"),
     "test of another kind": lambda record: record["position"].update(test="low"),
 }
 
@@ -297,7 +420,17 @@ def test_variables_of_another_model_are_refused(name, said, two):
         variable = tf.get_variable(name, [7])
         path = f"{two}/checkpoint-000002/model.ckpt"
         with pytest.raises(UserError, match=f"{path}: not the variables of this model: {said}"):
-            checkpoint.restore(tf.train.Saver(), session, path, [variable])
+            checkpoint.restore(session, path, [variable])
+
+
+def test_restored_where_the_graph_is_finished_and_under_another_name(two):
+    """As a run does, whose Supervisor finishes the graph."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        variable = tf.get_variable("Model/other", [1000])
+        graph.finalize()
+        path = f"{two}/checkpoint-000002/model.ckpt"
+        checkpoint.restore(session, path, [variable], {"Model/other": "Model/v"})
+        assert np.all(session.run(variable) == 2)
 
 
 def test_what_may_not_be_read_is_not_damaged(two, monkeypatch):

@@ -201,6 +201,39 @@ def test_only_known_words_leave(odd, tmp_path):
     assert (tmp_path / "vectors.txt").read_bytes().startswith(b"%d 6\n" % number)
 
 
+def test_vocabulary_without_unk(trained, tmp_path):
+    """As a checkpoint of the tutorial may have it: a word outside is an error, padding is none."""
+    values = {name: value[..., :4] if "softmax" in name else value[:4] if "emb" in name else value
+              for name, value in LanguageModel.load(str(trained)).weights().items()}
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.get_variable(name, initializer=v) for name, v in values.items()]
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(tmp_path / "model.ckpt-7"))
+    (tmp_path / "train.txt").write_text("c a b\na b b\nb\n\n")
+    model = LanguageModel.load(str(tmp_path), str(tmp_path))
+    assert "<unk>" not in model.vocabulary
+    export.write_saved_model(model, tmp_path / "served")
+    texts = ["a", "b c b a", ""]
+    with serving(tmp_path / "served") as ask:
+        log_prob = ask("log_prob", text=texts)["log_prob"]
+        for name, inputs in ("log_prob", {}), ("next_words", {"top_k": 1}):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="a word is not in the vocab"):
+                ask(name, text=["a", "x"], **inputs)
+    np.testing.assert_allclose(log_prob, model.log_prob(texts), rtol=1e-5)
+
+
+def test_best_epoch_leaves(corpus, tmp_path):
+    """Of a run whose learning rate is a hundred times larger in the second epoch."""
+    fields = {"max_max_epoch": 2, "lr_decay": 100.0, "max_epoch": 1}
+    train(type("SomeConfig", (models.TinyConfig,), fields), corpus, tmp_path)
+    for option, best in (("--best",), True), ((), False):
+        export.main(["vectors", str(tmp_path / "some"), str(tmp_path / "vectors.txt"), *option])
+        with LanguageModel.load(str(tmp_path / "some"), best=best) as model:
+            assert f"epoch {1 if best else 2}," in model.description
+            found = read_word2vec(tmp_path / "vectors.txt")[1]
+            np.testing.assert_array_equal(found, model.vectors())
+
+
 def read_word2vec(path):
     """Returns (words, vectors) of a file in word2vec's text format, or fails."""
     header, *lines, end = path.read_bytes().split(b"\n")

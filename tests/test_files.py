@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import subprocess
 import types
 
 import pytest
@@ -266,3 +267,29 @@ def test_what_cannot_be_moved_aside_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file/lock cannot be locked: Not a directory"):
         files.set_aside(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("path, is_within", [
+    ("run", True), ("run/", True), ("run/checkpoint-000001", True), ("link/model.ckpt", True),
+    ("./run/../run", True), ("run-old-1", False), (".", False), ("nothing", False),
+])
+def test_what_is_within_a_folder(path, is_within, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    assert files.is_within(path, str(tmp_path / "run")) == is_within
+
+
+def test_command_can_be_copied():
+    words = ["python", "it's  here/$HOME/*.txt", "--name="]
+    echo = subprocess.run(
+        f"printf '%s|' {files.as_typed(words)}", shell=True, text=True, capture_output=True
+    )
+    assert echo.stdout == "".join(f"{word}|" for word in words)
+
+
+def test_checksum_of_several_files(tmp_path):
+    for name, text in ("a", "one"), ("b", " and two"), ("all", "one and two"):
+        (tmp_path / name).write_text(text)
+    several = files.sha256_of(tmp_path / "a", tmp_path / "b")
+    assert several == files.sha256_of(tmp_path / "all")

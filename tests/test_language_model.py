@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import models
 import numpy_lstm
 from conftest import ROOT
-from ptb import checkpoint, language_model
+from ptb import checkpoint, language_model, reader
 from ptb.errors import UserError
 from ptb.language_model import LanguageModel
 from ptb.quiet import tf
@@ -41,6 +42,20 @@ def reference(params, ids):
         _, state, _ = numpy_lstm.step(params, x, x, state)
     words = range(len(params["softmax_b"]))
     return -np.array([numpy_lstm.step(params, last, np.array([[y]]), state)[0] for y in words])
+
+
+def values_of(run_folder):
+    """Returns the values of the variables in a run's last checkpoint, {name: array}."""
+    path = models.last_model(run_folder)
+    return {name: tf.train.load_variable(path, name) for name, _ in tf.train.list_variables(path)}
+
+
+def write_variables(path, values):
+    """Writes a checkpoint as the tutorial leaves it: of the variables alone, {name: array}."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = {name: tf.Variable(value) for name, value in values.items()}
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(path))
 
 
 def sentence(words, length):
@@ -213,6 +228,140 @@ def test_score_prints_every_line_and_the_total(model, trained, tmp_path, capsys)
     assert rows[5] == ["total", f"{total:.4f}", "12", f"{np.exp(-total / 12):.3f}", "2"]
 
 
+def test_score_says_what_known_words_alone_give(model, trained, tmp_path, capsys):
+    path = tmp_path / "text"
+    path.write_text("w1 odd w2\nother\nw3 <unk>\n", encoding="utf-8")
+    language_model.main(["score", str(trained), str(path)])
+    scores = [pair for line in ("w1 odd w2", "other", "w3 <unk>")
+              for pair in model.word_log_probs(line)]
+    known = [log_prob for word, log_prob in scores if word not in ("odd", "other")]
+    everything = np.exp(-np.mean([log_prob for _, log_prob in scores]))
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "Not in the vocabulary, read as <unk>: odd, other",
+        f"Perplexity of all 9 words: {everything:.3f}; of the 7 known: "
+        f"{np.exp(-np.mean(known)):.3f}; 2 unknown",
+    ]
+
+
+def test_perplexity_where_no_word_is_known(tmp_path, trained, capsys):
+    """With --stream the first word is not scored."""
+    (tmp_path / "text").write_text("w1 odd")
+    language_model.main(["score", "--stream", str(trained), str(tmp_path / "text")])
+    assert capsys.readouterr().err.endswith("; of the 0 known: nan; 1 unknown\n")
+
+
+@pytest.mark.parametrize("text, lines", [
+    ("w1 <eos>\nw2 <eos>\n", ["w1", "w2"]),
+    ("w1 <eos> w2\n<eos>\n\n", ["w1 <eos> w2", "", ""]),
+    ("w1\x0cw2\r\n\r\nw3\x0bw4\u2028 w5\x85\n", ["w1 w2", "", "w3 w4\u2028 w5\x85"]),
+    ("w1\rw2\nw3", ["w1 <eos> w2", "w3"]),
+])
+def test_score_has_a_row_for_each_line(text, lines, model, trained, tmp_path, capsys):
+    """Whatever stands in it; and each is the log probability of the line on its own."""
+    path = tmp_path / "text"
+    path.write_bytes(text.encode("utf-8"))
+    for option in [], ["--stream"]:
+        rows = command(capsys, "score", *option, trained, path)
+        assert [row[0] for row in rows[1:]] == [*map(str, range(1, len(lines) + 1)), "total"]
+        if not option:
+            expected = [f"{log_prob:.4f}" for log_prob in model.log_prob(lines)]
+            assert [row[1] for row in rows[1:-1]] == expected
+        else:  # The words are those that training reads.
+            count = len(reader.split_words(text.replace("\r\n", "\n").replace("\r", "\n"))) - 1
+            assert int(rows[-1][2]) == count
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_score_per_word(stream, model, params, trained, tmp_path, capsys):
+    """Against the reference, word by word."""
+    path = tmp_path / "text"
+    path.write_text("w1 strange w3\n\n<unk> w2", encoding="utf-8")
+    options = ["--per_word", *["--stream"] * stream]
+    rows = command(capsys, "score", *options, trained, path)
+    assert rows[0] == ["line", "position", "word", "log_prob", "unknown"]
+    lines = [["w1", "strange", "w3", "<eos>"], ["<eos>"], ["<unk>", "w2"]]
+    if not stream:
+        lines[-1].append("<eos>")
+    expected, before = [], [] if stream else ["<eos>"]
+    for number, line in enumerate(lines, start=1):
+        if not stream:
+            before = ["<eos>"]
+        for position, word in enumerate(line, start=1):
+            word_id, *ids = (
+                model.vocabulary.index(w if w in model.vocabulary else "<unk>")
+                for w in (word, *before)
+            )
+            if ids:
+                log_prob = reference(params, ids)[word_id]
+                unknown = str(int(word == "strange"))
+                expected.append([str(number), str(position), word, log_prob, unknown])
+            before.append(word)
+    assert [row[:3] + row[4:] for row in rows[1:]] == [row[:3] + row[4:] for row in expected]
+    np.testing.assert_allclose(
+        [float(row[3]) for row in rows[1:]], [row[3] for row in expected], atol=1e-4
+    )
+
+
+def test_word_log_probs_add_up(model):
+    found = model.word_log_probs("w1 strange w2")
+    assert [word for word, _ in found] == ["w1", "strange", "w2", "<eos>"]
+    assert sum(p for _, p in found) == pytest.approx(model.log_prob("w1 strange w2"), rel=1e-12)
+    assert [word for word, _ in model.word_log_probs("")] == ["<eos>"]
+
+
+def test_score_answers_each_line_as_it_comes(model, trained):
+    """A program that keeps it open writes a line, and reads the answer before it writes more."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    timer = threading.Timer(100, process.kill)  # Otherwise a scorer that waits would hang the test.
+    timer.start()
+    assert process.stdout.readline().startswith("line\t")  # before anything is asked
+    for number, line in enumerate(["w1 w2", "", "w3 odd w4", "w1 w2"], start=1):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        name, log_prob, words, *_ = process.stdout.readline().split("\t")
+        assert (name, int(words)) == (str(number), len(line.split()) + 1)
+        assert float(log_prob) == pytest.approx(model.log_prob(line), abs=1e-3)
+    process.stdin.write("w5\nw6 w7")  # two at once, and the last without a line end
+    stdout, stderr = process.communicate(timeout=60)
+    timer.cancel()
+    assert [row.split("\t")[0] for row in stdout.splitlines()] == ["5", "6", "total"]
+    assert "read as <unk>: odd" in stderr and process.returncode == 0
+
+
+def test_bytes_that_are_not_text_end_a_scorer_after_what_came_before(trained, capsys):
+    reading, writing = os.pipe()
+    os.write(writing, b"w1\n")
+    stdin = os.dup(0)
+    os.dup2(reading, 0)
+    real = language_model.LanguageModel.score_words
+
+    def score_and_write(self, *args):
+        if writing_left:
+            os.write(writing_left[0], b"\xff\n")
+            os.close(writing_left.pop())
+        return real(self, *args)
+
+    writing_left = [writing]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(language_model.LanguageModel, "score_words", score_and_write)
+        try:
+            with pytest.raises(SystemExit) as status:
+                language_model.main(["score", str(trained), "-"])
+        finally:
+            os.dup2(stdin, 0)
+            os.close(stdin)
+            os.close(reading)
+    captured = capsys.readouterr()
+    assert status.value.code == 2
+    assert [row.split("\t")[0] for row in captured.out.splitlines()] == ["line", "1"]
+    assert captured.err.splitlines()[-1] == (
+        "language_model.py: stdin: it is not UTF-8; convert it first"
+    )
+
+
 def test_long_line_is_read_as_a_text(model, monkeypatch):
     sentences = [sentence(model.vocabulary[1:-1], n).replace("<eos>", "w1") for n in (50, 7, 33)]
     expected = model.log_prob(sentences)
@@ -227,14 +376,9 @@ def test_score_takes_text_or_words(model):
 
 def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
     """Of a checkpoint saved just as the training diverged."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        path = models.last_model(trained)
-        values = {name: tf.train.load_variable(path, name)
-                  for name, _ in tf.train.list_variables(path)}
-        values["Model/softmax_b"][:] = np.nan
-        variables = [tf.get_variable(name, initializer=v) for name, v in values.items()]
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver(variables).save(session, str(tmp_path / "model.ckpt-1"))
+    values = values_of(trained)
+    values["Model/softmax_b"][:] = np.nan
+    write_variables(tmp_path / "model.ckpt-1", values)
     (tmp_path / "train.txt").write_text("w1 w2\n")
     model = LanguageModel.load(str(tmp_path), str(tmp_path))
     for ask in (
@@ -282,10 +426,10 @@ def test_checkpoint_that_the_run_removes_meanwhile(trained, tmp_path, monkeypatc
     folder = shutil.copytree(trained, tmp_path / "run")
     restore = checkpoint.restore
 
-    def slowly(saver, session, path, variables):
+    def slowly(session, path, *args):
         if "000003" in path:
             shutil.move(folder / "checkpoint-000003", folder / "checkpoint-000004")
-        restore(saver, session, path, variables)
+        restore(session, path, *args)
 
     monkeypatch.setattr(checkpoint, "restore", slowly)
     assert "checkpoint-000004: " in LanguageModel.load(str(folder)).description
@@ -472,7 +616,7 @@ def test_tutorials_checkpoint_needs_its_corpus(trained, corpus, tmp_path):
     big = tmp_path / "big"
     big.mkdir()
     (big / "ptb.train.txt").write_text(" ".join(map(str, range(100))))
-    with pytest.raises(UserError, match="big has 101 word types, .*: it was trained on another"):
+    with pytest.raises(UserError, match="big has 100 word types, .*: it was trained on another"):
         LanguageModel.load(str(tmp_path), str(big))
     (tmp_path / "model.ckpt-12.index").write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match="model.ckpt-12 cannot be read; it is damaged"):
@@ -480,11 +624,85 @@ def test_tutorials_checkpoint_needs_its_corpus(trained, corpus, tmp_path):
 
 
 def test_other_checkpoint_is_refused(tmp_path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        session.run(tf.get_variable("v", [2]).initializer)
-        tf.train.Saver().save(session, str(tmp_path / "other"))
+    write_variables(tmp_path / "other", {"v": np.zeros(2)})
     with pytest.raises(UserError, match="other has not the variables of the PTB tutorial"):
         LanguageModel.load(str(tmp_path))
+
+
+NAMINGS = {
+    "TensorFlow 1.1": ("basic_lstm_cell/weights", "basic_lstm_cell/biases"),
+    "basic mode": ("basic_lstm_cell/kernel", "basic_lstm_cell/bias"),
+    "block mode": ("lstm_cell/kernel", "lstm_cell/bias"),
+    "cuDNN mode of TensorFlow 1.3": (
+        "cudnn_compatible_lstm_cell/kernel", "cudnn_compatible_lstm_cell/bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("naming, dtype", [
+    *((naming, np.float32) for naming in NAMINGS), ("block mode", np.float16),
+])
+def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp_path):
+    """They are the same numbers under other names, in 16 bits where the tutorial trained so."""
+    kernel, bias = NAMINGS[naming]
+    values = {
+        name.replace("basic_lstm_cell/kernel", kernel).replace("basic_lstm_cell/bias", bias):
+            value.astype(dtype) for name, value in values_of(trained).items()
+    }
+    if "cuDNN" in naming:
+        values["Model/lstm_params"] = np.zeros(9, dtype)
+    write_variables(tmp_path / "model.ckpt-7", values)
+    # The name that a shell completes has the ending.
+    found = LanguageModel.load(str(tmp_path / "model.ckpt-7.index"), str(corpus))
+    sentences = ["w1 w2 w3 w0", "w5"]
+    tolerance = 1e-2 if dtype == np.float16 else 1e-6
+    np.testing.assert_allclose(
+        found.log_prob(sentences), model.log_prob(sentences), rtol=tolerance
+    )
+
+
+def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
+    values = {name: value for name, value in values_of(trained).items() if "RNN" not in name}
+    write_variables(tmp_path / "model.ckpt-7", {**values, "Model/lstm_params": np.zeros(9)})
+    with pytest.raises(UserError, match="model.ckpt-7 is of the tutorial's cuDNN mode, which keep"):
+        LanguageModel.load(str(tmp_path), str(corpus))
+
+
+@pytest.fixture
+def without_unk(trained, tmp_path):
+    """The model of a tutorial's checkpoint whose corpus has no <unk>, and a row for each word."""
+    values = values_of(trained)
+    (tmp_path / "train.txt").write_text("c a b\na b b\nb\n\n")
+    for name in "embedding", "softmax_b":
+        values[f"Model/{name}"] = values[f"Model/{name}"][:4]
+    values["Model/softmax_w"] = values["Model/softmax_w"][:, :4]
+    write_variables(tmp_path / "model.ckpt-7", values)
+    return LanguageModel.load(str(tmp_path), str(tmp_path))
+
+
+def test_vocabulary_without_unk(without_unk, tmp_path):
+    """Accepted where every row of the embedding has its word; its probabilities add up to 1."""
+    assert without_unk.vocabulary == ["<eos>", "b", "a", "c"]
+    assert sum(p for _, p in without_unk.next_words("a b")) == pytest.approx(1, abs=1e-6)
+    text = without_unk.generate("a", words=20, no_unk=True)
+    assert without_unk.score(text)[-1][2] == 0
+    for ask, message in [
+        (lambda: without_unk.next_words("a strange b"), "the prompt, line 1: 'strange' is not in"),
+        (lambda: without_unk.generate("x"), "the prompt, line 1: 'x' is not in the vocab"),
+        (lambda: without_unk.score("a\nb\nc odd\n"), "line 3: 'odd' is not in the vocabulary"),
+        (lambda: without_unk.score("a\nb odd\n", stream=True), "line 2: 'odd' is not in the voca"),
+        (lambda: without_unk.log_prob(["a", "b odd"]), "line 2: 'odd' is not in the vocabulary"),
+    ]:
+        with pytest.raises(UserError, match=f"{message}.*") as error:
+            ask()
+        assert str(error.value).endswith("which has no <unk> either")
+    (tmp_path / "train.txt").write_text("a b c d e\n")
+    with pytest.raises(UserError, match="has 6 word types, and .* 4: it was trained on another"):
+        LanguageModel.load(str(tmp_path), str(tmp_path))
+    (tmp_path / "train.txt").write_text("b a\n")  # There are rows left, so <unk> has one.
+    assert LanguageModel.load(str(tmp_path), str(tmp_path)).vocabulary == [
+        "<eos>", "a", "b", "<unk>"
+    ]
 
 
 # The words' vectors.

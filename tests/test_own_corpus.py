@@ -70,6 +70,19 @@ def test_characters_are_words_too(chinese, tmp_path, capsys):
     assert dict(model.next_words("w 2 _ w", top_k=6)).keys() == {*model.vocabulary}
 
 
+def test_start_says_what_is_unknown(chinese, tmp_path, capsys):
+    """After the lines that say what runs, and before the first epoch."""
+    sentences = [*chinese[:300], *([["猫", *words] for words in chinese[300:]])]
+    train(OwnConfig, write(tmp_path / "corpus", sentences), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    at = [line.startswith("TensorFlow") for line in lines].index(True)
+    assert re.fullmatch(
+        r"<unk> is 0\.0% of train, 1\d\.\d% of valid, 1\d\.\d% of test\.", lines[at + 1]
+    )
+    assert lines[at + 2].startswith("Warning: <unk> is in valid and test but never in train, so")
+    assert lines[at + 3] == "Epoch: 1 Learning rate: 1.000"
+
+
 def test_text_without_line_ends(tmp_path):
     """One endless line has no <eos>: it is unknown, like any other word that is not there."""
     rng = random.Random(2)

@@ -35,6 +35,28 @@ def test_history_is_read(two):
     assert history["train_perplexity"] == [270.5, 134.5]
 
 
+@pytest.mark.parametrize("header, ends", [
+    (HEADER, ["", "", ""]), (HEADER.replace("\n", ",best\n"), [",0", ",1", ",0"]),
+], ids=["of the first release", "of this one"])
+def test_best_epoch_is_marked(header, ends, tmp_path, monkeypatch):
+    """By a star at the first of the epochs with the lowest valid perplexity."""
+    pytest.importorskip("matplotlib")
+    rows = ["1,1,270,180", "2,1,134,144.125", "3,1,90,144.125"]
+    text = header + "".join(f"{row},9000,100{end}\n" for row, end in zip(rows, ends))
+    folder = write(tmp_path / "run", text)
+    drawn = []
+
+    def save(figure, file, **_):
+        open(file, "wb").close()
+        drawn.extend(figure.axes[0].get_lines())
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
+    plot.draw([folder], tmp_path / "curves.png")
+    (star,) = [line for line in drawn if line.get_marker() == "*"]
+    assert (list(star.get_xdata()), list(star.get_ydata())) == ([2], [144.125])
+    assert star.get_label() == f"best: valid 144.12 in epoch 2, {folder}"
+
+
 def test_picture_of_several_runs(two, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     output = tmp_path / "curves.png"

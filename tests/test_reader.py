@@ -120,6 +120,16 @@ def test_vocabulary_of_limited_size(text, vocab_size, kept, text_file):
     assert list(vocabulary.values()) == list(range(len(vocabulary)))
 
 
+def test_vocabulary_without_unk_names_the_first_word_that_it_has_not(text_file):
+    path = text_file("a b\na c a\n")
+    vocabulary = reader._build_vocab(path, add_unk=False)
+    assert list(vocabulary) == ["a", "<eos>", "b", "c"]
+    assert reader._file_to_word_ids(path, vocabulary).tolist() == [0, 2, 1, 0, 3, 0, 1]
+    del vocabulary["c"]
+    with pytest.raises(UserError, match="train.txt, line 2: 'c' is not in the vocabulary, which "):
+        reader._file_to_word_ids(path, vocabulary)
+
+
 def test_raw_data(text_file):
     train = text_file("the cat sat\nthe cat\n")
     text_file("the dog sat\n", "ptb.valid.txt")
@@ -247,3 +257,100 @@ def test_corpus_is_not_in_the_graph():
             return graph.as_graph_def().ByteSize()
 
     assert size(1_000_000) < size(1000) + 100
+
+
+# What is said of how the texts are read.
+
+def how_it_is_read(text_file, train, valid, test, vocab_size=None):
+    """Returns what is said of a corpus of three texts."""
+    folder = text_file(train).parent
+    text_file(valid, "ptb.valid.txt")
+    text_file(test, "ptb.test.txt")
+    vocabulary = reader.read_vocabulary(folder, vocab_size)
+    raw_data = reader.ptb_raw_data(folder, vocabulary=vocabulary)
+    return reader.how_it_is_read(folder, raw_data, vocabulary)
+
+
+def test_nothing_is_said_of_a_text_without_unknown_words(text_file):
+    assert how_it_is_read(text_file, "a b\n\n" * 9, "a\n", "b\n") == []
+
+
+def test_share_of_unknown_words(text_file):
+    said = how_it_is_read(text_file, "a <unk> b\n" * 9, "a a a a a c\n", "a b\n")
+    assert said == ["<unk> is 25.0% of train, 14.3% of valid, 0.0% of test."]
+
+
+@pytest.mark.parametrize("valid, test, many", [
+    ("a a a c\n", "a b\n", None),  # 20% is not over 20%
+    ("a a c\n", "a b\n", "valid"), ("a b\n", "c\n", "test"), ("c\n", "c d\n", "valid and test"),
+])
+def test_texts_that_are_mostly_unknown_get_a_warning(valid, test, many, text_file):
+    said = how_it_is_read(text_file, "a <unk> b\n" * 9, valid, test)
+    assert len(said) == (2 if many else 1)
+    if many:
+        assert said[1] == (
+            f"Warning: over 20% of {many} is <unk>, so the perplexity says little: put spaces "
+            "between words, or raise vocab_size."
+        )
+
+
+@pytest.mark.parametrize("valid, test, untrained", [
+    ("a a a a a c\n", "a b\n", "valid"), ("a b\n", "a a a a a c\n", "test"),
+])
+def test_unknown_words_that_train_never_has_get_a_warning(valid, test, untrained, text_file):
+    _, warning = how_it_is_read(text_file, "a b\n" * 9, valid, test)
+    assert warning.startswith(f"Warning: <unk> is in {untrained} but never in train, so nothing ")
+    assert "with vocab_size below 4 the rarest words of train become <unk>" in warning
+    _, *others = how_it_is_read(text_file, "a b\n" * 9, valid, test, vocab_size=3)
+    assert not any("never in train" in line for line in others)  # The advice helps.
+
+
+def test_text_that_is_not_cut_into_words_gets_one_warning(text_file):
+    """Each line of it is one long word, and none comes twice."""
+    lines = [f"我们学习自然语言处理{number}\n" for number in range(30)]
+    said = how_it_is_read(text_file, "".join(lines[:20]), "".join(lines[20:]), lines[0])
+    assert said[0] == "<unk> is 0.0% of train, 50.0% of valid, 0.0% of test."
+    assert len(said) == 2
+    assert "over 20% of valid" in said[1] and "<unk> is in valid but never in train" in said[1]
+
+
+@pytest.mark.parametrize("text, marks", [
+    ("<s> a </s>\n", "</s>, <s>"), ("a <UNK> b\n", "<UNK>"), ("<BOS> a <EOS>\n", "<BOS>, <EOS>"),
+])
+def test_marks_of_other_tools_get_one_line(text, marks, text_file):
+    said, = how_it_is_read(text_file, text * 3, text, text)
+    assert said == (
+        f"Words like any other: {marks}. Only the end of a line is read as <eos>, and only <unk> "
+        "stands for words outside the vocabulary."
+    )
+
+
+def test_written_line_ends_get_one_line(text_file):
+    """Not a blank line, nor <eos> within a line, nor at the end of a text without line ends."""
+    said = how_it_is_read(text_file, "a <eos>\nb <eos> \r\n\na <eos> b\n\n", "a\n\n", "a <eos>")
+    assert said == [
+        "The <eos> written at the end of 2 lines is read as a word, and the line end as another; "
+        "leave it out of the texts."
+    ]
+    said, = how_it_is_read(text_file, "<s> a <eos>\n", "a\n", "a\n")
+    assert "<s>. Only" in said and "end of 1 lines" in said
+
+
+# Lines.
+
+@pytest.mark.parametrize("text, lines", [
+    ("a b\n\nc", ["a b\n", "\n", "c"]),
+    ("a\r\n\r\nb\r\n", ["a\n", "\n", "b\n"]),
+    ("a\x0cb\x0bc\u2028d\x85e\n", ["a\x0cb\x0bc\u2028d\x85e\n"]),
+    ("a\rb\n", ["a <eos> b\n"]),
+    ("\ufeffa\nb\ufeff\n", ["a\n", "b\n"]),
+    ("\n", ["\n"]), ("", []), ("a\n  ", ["a\n", "  "]),
+])
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_lines_are_those_that_other_tools_count(chunk, text, lines, text_file, monkeypatch):
+    monkeypatch.setattr(reader, "CHUNK", chunk)
+    path = text_file(text.encode("utf-8"))
+    found = [line for piece in reader.read_lines(path) for line in piece]
+    assert found == lines
+    words = [word for line in found for word in reader.split_words(line)]
+    assert words == [*reader._read_words(path)]  # as training reads them

@@ -18,6 +18,7 @@ import models
 from conftest import ROOT, train
 from ptb.quiet import tf
 from test_history import points
+from test_run import history_rows
 
 SAMPLE = ROOT / "simple-examples" / "sample"
 FIELDS = {
@@ -87,12 +88,6 @@ def assert_same(expected, got):
         np.testing.assert_array_equal(value, got[name], err_msg=name)
 
 
-def history(out):
-    """Returns history.csv without the columns that are times."""
-    lines = (out / "some" / "history.csv").read_text().splitlines()
-    return [line.split(",")[:-2] for line in lines]
-
-
 @pytest.fixture(scope="module")
 def unbroken(text, tmp_path_factory):
     """What a run never stopped has: variables and printed perplexities."""
@@ -149,7 +144,7 @@ def test_killed_at_random_moments(tmp_path):
     assert printed == expected
     assert_same(variables(whole), variables(broken))
     assert points(broken / "some")[0] == points(whole / "some")[0]
-    assert history(broken) == history(whole)
+    assert history_rows(broken / "some") == history_rows(whole / "some")
 
 
 def assert_agree(printed, expected):
@@ -209,7 +204,7 @@ def test_finished_run_prints_its_results_and_how_to_go_on(
     first = run().stdout
     (tmp_path / "some" / "history.csv").unlink()
     again = run().stdout
-    assert [row[0] for row in history(tmp_path)] == ["epoch", "1", "2"]
+    assert [row["epoch"] for row in history_rows(tmp_path / "some")] == ["1", "2"]
     assert [line for line in first.splitlines() if "Test Perplexity" in line][0] in again
     assert "raise max_max_epoch" in again and "Learning rate" not in again
     refused = run("--seed", "2")
