@@ -1,8 +1,9 @@
-"""A trained model at work: the next word, the probability of a sentence, generated text.
+"""A trained model at work: the next word, a sentence's probability, generated text, like words.
 
     python -m ptb.language_model generate Out/small --prompt "the company said" --words 50
     python -m ptb.language_model next Out/small --prompt "the company said"
     python -m ptb.language_model score Out/small sentences.txt
+    python -m ptb.language_model similar Out/small --word company
 
 A model is the folder of a run of lstm.py, finished or not; --best takes the epoch with the lowest
 valid perplexity in place of the last checkpoint. It can also be a checkpoint that the PTB
@@ -29,6 +30,7 @@ from ptb.quiet import session_config, tf
 SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
 WORDS_A_STEP = 5  # number of words of each of them that are read in one step
 LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
+MATRICES = ("softmax_w", "embedding")  # the matrices in which each word has a vector
 NO_WORDS = "no words to score; put one sentence on a line"
 NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
 
@@ -48,6 +50,7 @@ class LanguageModel:
         model.next_words("the company said")
         model.log_prob("the company said it will sell the unit")
         print(model.generate("the company said", words=50, seed=3))
+        model.similar_words("company")
 
     A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
     Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are. In a
@@ -56,6 +59,7 @@ class LanguageModel:
     Attributes:
       vocabulary: the words, by id.
       description: what was loaded, in one line.
+      config: the network's sizes: num_layers, hidden_size, vocab_size and others.
     """
 
     @classmethod
@@ -118,7 +122,7 @@ class LanguageModel:
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
         self._unk = self._ids.get(reader.UNK)
-        self._config = types.SimpleNamespace(**config)
+        self.config = types.SimpleNamespace(**config)
         self._factor_type = tf.as_dtype(number_type)
         self._data_type = tf.float16 if number_type == "float16" else tf.float32
         self._graph = tf.Graph()
@@ -126,8 +130,9 @@ class LanguageModel:
             self._one_word = self._network(batch_size=1, num_steps=1)
             self._one_line = self._network(batch_size=1, num_steps=WORDS_A_STEP)
             self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
-            self._text = self._network(self._config.batch_size, self._config.num_steps)
+            self._text = self._network(self.config.batch_size, self.config.num_steps)
             variables = tf.trainable_variables()
+            self._variables = {variable.op.name: variable for variable in variables}
             self._session = tf.Session(config=session_config())
             try:
                 checkpoint.restore(self._session, variables_path, variables, names)
@@ -147,7 +152,7 @@ class LanguageModel:
 
     def _network(self, batch_size, num_steps):
         """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
-        config = self._config
+        config = self.config
         size, vocab_size = config.hidden_size, config.vocab_size
         input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
         # No initializer is ever run here. TensorFlow's default one is not taken because it demands
@@ -170,7 +175,7 @@ class LanguageModel:
 
     def _lstm(self, ids, batch_size):
         """Returns the LSTM's cell, its zero state, and the embedded words of a tensor of ids."""
-        config = self._config
+        config = self.config
         size = config.hidden_size
         cell = rnn.MultiRNNCell(
             [rnn.BasicLSTMCell(size, 0.0, self._factor_type) for _ in range(config.num_layers)]
@@ -383,6 +388,53 @@ class LanguageModel:
         """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
         return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
 
+    def weights(self):
+        """Returns the model's variables as {name: float32 array}.
+
+        Raises UserError where they are not all finite.
+        """
+        values = self._session.run(self._variables)
+        for value in values.values():
+            _check_finite(value)
+        return values
+
+    def vectors(self, matrix="softmax_w"):
+        """Returns the vector of each word of the vocabulary: float32 [words, hidden_size].
+
+        Args:
+          matrix: "softmax_w" for the vectors by which the words are predicted, the columns of that
+            matrix; or "embedding" for those by which they are read.
+
+        Raises UserError for another matrix, or numbers that are not all finite.
+        """
+        _check(matrix in MATRICES, "matrix", matrix, " or ".join(MATRICES))
+        value = _check_finite(self._session.run(self._variables[f"Model/{matrix}"]))
+        return (value.T if matrix == "softmax_w" else value)[: len(self.vocabulary)]
+
+    def similar_words(self, word, top_k=10, matrix="softmax_w"):
+        """Returns the top_k words whose vectors are nearest to a word's, the nearest first.
+
+        Args:
+          word: a word of the vocabulary; it is not among the words found.
+          top_k: how many words.
+          matrix: whose vectors; see the method vectors.
+
+        Returns:
+          [(word, cosine of the angle between the two vectors)].
+
+        Raises UserError for a word outside the vocabulary, a top_k below 1 or another matrix.
+        """
+        _check(top_k >= 1, "top_k", top_k, "at least 1")
+        if word not in self._ids:
+            raise UserError(f"'{word}' is not in the vocabulary; write it as the corpus does")
+        vectors = self.vectors(matrix)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)  # A norm may be 0.
+        cosines = vectors @ vectors[self._ids[word]]
+        order = np.argsort(-cosines, kind="stable")
+        order = order[order != self._ids[word]][:top_k]
+        return [(self.vocabulary[i], float(cosines[i])) for i in order]
+
     def _to_ids(self, words, line=1, name="the text"):
         """Returns (ids, whether each is of an unknown word): arrays.
 
@@ -532,6 +584,11 @@ def _next(model, args):
         print(f"{probability:8.4f}  {word}")
 
 
+def _similar(model, args):
+    for word, cosine in model.similar_words(args.word, args.top_k, args.matrix):
+        print(f"{cosine:8.4f}  {word}")
+
+
 def _score(model, args):
     header = "line log_prob words perplexity unknown"
     if args.per_word:
@@ -629,6 +686,12 @@ def _parser():
     score.add_argument("--stream", action="store_true",
                        help="carry the state through the text, as the test of a run does")
     score.add_argument("--per_word", action="store_true", help="print a row for each word")
+
+    similar = command(_similar, "Prints the words with the vectors nearest to a word's, by cosine.")
+    similar.add_argument("--word", required=True, help="the word")
+    similar.add_argument("--top_k", type=int, default=10, help="how many words (10)")
+    similar.add_argument("--matrix", choices=MATRICES, default="softmax_w",
+                         help="whose vectors to compare (softmax_w)")
     return parser
 
 

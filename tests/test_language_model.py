@@ -557,6 +557,10 @@ def test_unknown_words_are_named(trained, capsys):
     (["score", "{trained}", "{empty}/bytes"], "bytes: line 2 is not UTF-8"),
     (["score", "--stream", "{trained}", "{empty}/word"], "a single word: nothing to score"),
     (["next", "{trained}", "--prompt", "a", "--data_path", "x"], "has its own vocabulary"),
+    (["similar", "{trained}", "--word", "W1"], "'W1' is not in the vocabulary; write it as"),
+    (["similar", "{trained}", "--word", "w1", "--top_k", "0"], "top_k is 0; it must be at least 1"),
+    (["similar", "{trained}", "--word", "w1", "--matrix", "bias"], "invalid choice: 'bias'"),
+    (["similar", "{trained}"], "required: --word"),
     (["praise", "{trained}"], "invalid choice: 'praise'"),
     ([], "required: command"),
 ])
@@ -699,3 +703,41 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
     assert LanguageModel.load(str(tmp_path), str(tmp_path)).vocabulary == [
         "<eos>", "a", "b", "<unk>"
     ]
+
+
+# The words' vectors.
+
+@pytest.mark.parametrize("matrix", ["softmax_w", "embedding"])
+def test_similar_words_are_nearest_by_cosine(matrix, trained, model, capsys):
+    value = tf.train.load_variable(models.last_model(trained), f"Model/{matrix}")
+    vectors = value.T if matrix == "softmax_w" else value
+    np.testing.assert_array_equal(model.vectors(matrix), vectors)
+    word = model.vocabulary.index("w1")
+    cosines = {
+        name: vectors[word] @ vector / np.linalg.norm(vectors[word]) / np.linalg.norm(vector)
+        for name, vector in zip(model.vocabulary, vectors) if name != "w1"
+    }
+    expected = sorted(cosines, key=cosines.get, reverse=True)
+    found = model.similar_words("w1", 1000, matrix)
+    assert [name for name, _ in found] == expected
+    np.testing.assert_allclose([c for _, c in found], sorted(cosines.values())[::-1], atol=1e-6)
+    assert model.similar_words("w1", matrix=matrix) == found[:10]
+    rows = command(capsys, "similar", trained, "--word", "w1", "--top_k", 3, "--matrix", matrix)
+    assert rows == [[f"{cosine:8.4f}  {name}"] for name, cosine in found[:3]]
+
+
+def test_softmax_w_has_the_better_neighbours(model, trained, capsys):
+    """So its columns are the vectors that are meant where no matrix is named."""
+    assert model.similar_words("w1") == model.similar_words("w1", matrix="softmax_w")
+    rows = command(capsys, "similar", trained, "--word", "w1")
+    assert rows == command(capsys, "similar", trained, "--word", "w1", "--matrix", "softmax_w")
+    assert (model.vectors() == model.vectors("softmax_w")).all()
+
+
+def test_word_whose_vector_is_zero(model, monkeypatch):
+    vectors = np.array([[0, 0], [1, 0], [2, 1]], np.float32)
+    monkeypatch.setattr(model, "vectors", lambda matrix: vectors)
+    monkeypatch.setattr(model, "vocabulary", ["zero", "a", "b"])
+    monkeypatch.setattr(model, "_ids", {"zero": 0, "a": 1, "b": 2})
+    assert model.similar_words("a") == [("b", pytest.approx(2 / 5**0.5)), ("zero", 0)]
+    assert model.similar_words("zero") == [("a", 0), ("b", 0)]
