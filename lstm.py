@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 # ptb comes before TensorFlow, because it hides the messages that TensorFlow prints while it loads.
-from ptb import command_line, dataset, reader, rnn, run
+from ptb import cluster, command_line, dataset, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
 
 import tensorflow.compat.v1 as tf
@@ -37,6 +37,7 @@ flags.DEFINE_enum("rnn_mode", "fused", ["fused", "basic"], "How to compute: fast
 flags.DEFINE_string("init_from", "", "A run or checkpoint from whose weights a new run starts.")
 flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is moved aside.")
 flags.DEFINE_float("save_minutes", 5, "How often to save within an epoch.", lower_bound=0)
+flags.DEFINE_float("wait_minutes", 2, "How long workers wait for one another.", lower_bound=0.05)
 flags.DEFINE_integer("seed", 1, "It decides the initial weights and the dropout.", 0, 2**31 - 1)
 FLAGS.mark_as_parsed()  # In a notebook or a test nobody parses flags, and the defaults hold.
 
@@ -83,6 +84,7 @@ class PTBModel:
         size = config.hidden_size
         vocab_size = config.vocab_size
         global_step = tf.train.get_or_create_global_step()
+        workers = cluster.workers()  # Several share the rows of a batch; a process alone has all.
 
         def lstm_cell(layer):
             return rnn.BasicLSTMCell(size, forget_bias=0.0, factor_type=factor_type())
@@ -90,16 +92,19 @@ class PTBModel:
         attn_cell = lstm_cell
         if is_training and config.keep_prob < 1:
             masks = rnn.dropout_masks(config, FLAGS.seed, global_step, data_type())
+            masks = workers.own_rows(masks, axis=1)
 
             def attn_cell(layer):
                 return rnn.DropoutWrapper(lstm_cell(layer), masks[layer + 1])
 
         cell = rnn.MultiRNNCell([attn_cell(layer) for layer in range(config.num_layers)])
         self._initial_state = cell.zero_state(batch_size, data_type())
+        input_data, targets, state = workers.own_rows(
+            (input_.input_data, input_.targets, self._initial_state))
 
         with tf.device("/cpu:0"):
             embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
-            inputs = tf.nn.embedding_lookup(embedding, input_.input_data)
+            inputs = tf.nn.embedding_lookup(embedding, input_data)
             inputs = tf.cast(inputs, data_type())
 
         if is_training and config.keep_prob < 1:
@@ -110,7 +115,6 @@ class PTBModel:
                 # Gradients go back through this loop and no further. Otherwise every step would
                 # have to propagate them back to the start of the corpus.
                 outputs = []
-                state = self._initial_state
                 for time_step in range(num_steps):
                     if time_step > 0:
                         tf.get_variable_scope().reuse_variables()
@@ -119,26 +123,27 @@ class PTBModel:
                 outputs = tf.stack(outputs, 1)
             else:
                 # The fast mode computes a whole layer in one call, with the same numbers.
-                outputs, state = cell.unroll(inputs, self._initial_state)
+                outputs, state = cell.unroll(inputs, state)
         output = tf.reshape(outputs, [-1, size])
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
         # As the article's sequence_loss_by_example: the logits are output @ softmax_w + softmax_b,
         # and the loss of a word is -log softmax(logits)[target].
-        targets = tf.reshape(input_.targets, [-1])
+        targets = tf.reshape(targets, [-1])
         fast = FLAGS.rnn_mode == "fused"
         softmax_w = tf.cast(softmax_w, factor_type())
-        self.loss = loss = rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast)
-        self._cost = cost = tf.reduce_sum(loss) / batch_size
-        self._final_state = state
+        loss = rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast)
+        self.loss, self._final_state = workers.gather(loss, state)
+        self._cost = cost = tf.reduce_sum(self.loss) / batch_size
 
         if not is_training:
             return
 
         self._lr = tf.Variable(0.0, trainable=False)
         tvars = tf.trainable_variables()
-        grads, _ = tf.clip_by_global_norm(tf.gradients(cost, tvars), config.max_grad_norm)
+        grads = workers.add(tf.gradients(cost, tvars))
+        grads, _ = tf.clip_by_global_norm(grads, config.max_grad_norm, workers.global_norm(grads))
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
         self._train_op = optimizer.apply_gradients(zip(grads, tvars), global_step=global_step)
 
@@ -233,6 +238,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     return perplexity(costs, iters)
 
 
+@cluster.member(FLAGS)  # Where TF_CONFIG names several workers, this process is one of them.
 def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
     tf.disable_eager_execution()

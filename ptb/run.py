@@ -21,23 +21,18 @@ import time
 
 import numpy as np
 
-from ptb import checkpoint, files, history, monitor, reader
+from ptb import checkpoint, cluster, files, history, monitor, reader
 from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE, command_of
-from ptb.errors import Stopped, UserError
+from ptb.errors import STOP_SIGNALS, Stopped, UserError
 from ptb.evaluate import text_perplexity
 from ptb.progress import Line
-from ptb.quiet import session_config, tf
+from ptb.quiet import tf
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
 from ptb.rnn import number_type
 
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
 LOSSES_AN_EPOCH = 100  # about how many points of the training loss an event file gets
-STOP_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
-    if hasattr(signal, name)  # Windows has few of them, and one of its own.
-]
 
 
 def folder_of(flags, corpus):
@@ -62,6 +57,22 @@ def find_source(flags, config, corpus):
       UserError: no model is there, it is damaged, within the run's own folder, or of other sizes
         than the configuration; or the corpus cannot be read.
     """
+    values = None
+
+    def find():
+        nonlocal values
+        source = _find_source(flags, config, corpus)
+        values = source.values  # Worker 0 alone needs them: the others get all variables later.
+        return source._replace(values=None)
+
+    source = cluster.workers().on_first(find)._replace(values=values)
+    sizes = source.sizes or {"vocab_size": len(source.vocabulary)}
+    config.vocab_size = config.vocab_size or sizes["vocab_size"]
+    return source
+
+
+def _find_source(flags, config, corpus):
+    """Does what find_source does; the configuration stays as it is."""
     folder = folder_of(flags, corpus)
     path = flags.init_from and files.local_path(flags.init_from)
     if path and files.is_within(path, folder):
@@ -82,8 +93,6 @@ def find_source(flags, config, corpus):
             source = named
     if not source:
         source = checkpoint.Source(reader.read_vocabulary(corpus.folder, config.vocab_size))
-    sizes = source.sizes or {"vocab_size": len(source.vocabulary)}
-    config.vocab_size = config.vocab_size or sizes["vocab_size"]
     return source
 
 
@@ -114,6 +123,9 @@ def _refuse_other_sizes(source, config):
 def open_run(flags, config, corpus, raw_data, source):
     """Yields the Run that the flags name; no other process can train there meanwhile.
 
+    Where several workers train together, the folder is worker 0's, and the others are told what is
+    in it.
+
     Args:
       flags: the script's flags.
       config: the configuration.
@@ -124,19 +136,29 @@ def open_run(flags, config, corpus, raw_data, source):
     Raises:
       UserError: two flags exclude each other; another process trains there; or there are
         checkpoints, and none is whole, or the last one is of another run, or it is within an epoch
-        that would not be trained to its end.
+        that would not be trained to its end; or the workers do not agree on what they train.
     """
     if math.isnan(flags.save_minutes):  # It would never be time to save.
         raise UserError("--save_minutes is nan; it must be a number")
     if flags.use_bf16 and flags.use_fp16:
         raise UserError("--use_bf16 and --use_fp16 exclude each other; leave one of them out")
-    files.make_folder(flags.save_path)
-    folder = folder_of(flags, corpus)
-    if flags.restart:
-        files.set_aside(folder)
-    files.make_folder(folder)
-    with files.lock(folder), Line() as line:
-        this_run = Run(folder, flags, config, corpus, raw_data, source)
+    workers = cluster.workers()
+    facts = facts_of(config, corpus.folder, raw_data, flags, source)
+    workers.compare(_flat({**facts, "corpus": {}}), config.batch_size)  # The word ids decide.
+    with contextlib.ExitStack() as locked, Line() as line:
+
+        def find():
+            files.make_folder(flags.save_path)
+            folder = folder_of(flags, corpus)
+            if flags.restart:
+                files.set_aside(folder)
+            files.make_folder(folder)
+            locked.enter_context(files.lock(folder))
+            files.remove_unfinished(folder)
+            return folder, *checkpoint.newest(folder)
+
+        folder, found, damaged = workers.on_first(find)
+        this_run = Run(folder, found, damaged, facts, flags, config, corpus, raw_data, source)
         with line.below_output():
             line.show("Building the model", at_once=True)
             yield this_run
@@ -154,7 +176,9 @@ class Run:
       checkpoint_path: the path of its newest whole checkpoint; None where there is none yet.
     """
 
-    def __init__(self, folder, flags, config, corpus, raw_data, source):
+    def __init__(
+        self, folder, found, damaged, facts, flags, config, corpus, raw_data, source
+    ):
         self.folder = folder
         self.is_on_sample = corpus.kind == "sample"
         self.max_max_epoch = config.max_max_epoch
@@ -164,10 +188,11 @@ class Run:
         self._corpus = corpus
         self._raw_data = raw_data
         self._source = source
-        self._facts = facts_of(config, corpus.folder, raw_data, flags, source)
+        self._facts = facts
         self._same_command = "the same command" + (" without --restart" if flags.restart else "")
-        files.remove_unfinished(folder)
-        self._found, self._damaged = checkpoint.newest(folder)
+        self._workers = cluster.workers()
+        self._history = history if self._workers.is_first else history.Nowhere
+        self._found, self._damaged = found, damaged
         self.position = self._found.position if self._found else Position()
         self.checkpoint_path = self._found.path if self._found else None
         self._refuse_what_cannot_go_on()
@@ -202,9 +227,8 @@ class Run:
 
     def show_results(self):
         """Prints the results of a finished run; history.csv is there afterwards if it was lost."""
-        with self.saving():
-            history.write_csv(self.folder, self.position.history)
-        best = self.best_checkpoint(self.position.history)
+        self.save_history(self.position.history)
+        best = self._workers.on_first(lambda: self.best_checkpoint(self.position.history))
         monitor.print_results(self.folder, self.position, best and best.path)
 
     def best_checkpoint(self, results):
@@ -228,16 +252,16 @@ class Run:
           UserError: the variables cannot be loaded, or a file cannot be written.
         """
         if self._found:
-            variables = tf.global_variables()
-            checkpoint.restore(session, self._found.variables_path, variables)
-        elif self._source.values:
-            for variable in tf.trainable_variables():
+            self.load(session, self._found.variables_path)
+        else:
+            for variable in tf.trainable_variables() if self._source.values else ():
                 checkpoint.assign(session, variable, self._source.values[variable.op.name])
             self._source = self._source._replace(values=None)  # It may be large.
+            self._workers.spread(session, tf.global_variables())
         epochs, train_size = self.position.epoch, model.input.epoch_size
+        self.save_history(self.position.history)
         with self.saving():
-            history.write_csv(self.folder, self.position.history)
-            events = history.EventFile(self.folder, {
+            events = self._history.EventFile(self.folder, {
                 "Training Loss": epochs * train_size + self.position.step,
                 "Learning Rate": epochs * train_size,
                 "Validation Loss": epochs * train_size,
@@ -260,7 +284,7 @@ class Run:
                 epoch = min(training.position.epoch + 1, self.max_max_epoch)
                 raise UserError(
                     f"epoch {epoch}, learning rate {session.run(model.lr):.3f}: {error}; "
-                    + self._way_on()
+                    + self._workers.on_first(self._way_on)
                 ) from error
 
     def _way_on(self):
@@ -292,12 +316,28 @@ class Run:
         Raises:
           UserError: it cannot be written; the checkpoints on disk stay.
         """
-        with self.saving():
-            self.checkpoint_path = checkpoint.save(
-                self.folder, self._facts, position, self._source.vocabulary, save_variables
-            )
-            checkpoint.prune(self.folder, self._damaged)
+
+        def write():
+            with self.saving():
+                self.checkpoint_path = checkpoint.save(
+                    self.folder, self._facts, position, self._source.vocabulary, save_variables
+                )
+                checkpoint.prune(self.folder, self._damaged)
+            return self.checkpoint_path
+
+        self.checkpoint_path = self._workers.on_first(write)
         return self.checkpoint_path
+
+    def load(self, session, path):
+        """Loads the variables at a path, as a saver takes it, into the sessions of all workers."""
+        variables = tf.global_variables()
+        self._workers.on_first(lambda: checkpoint.restore(session, path, variables))
+        self._workers.spread(session, variables)
+
+    def save_history(self, results):
+        """Writes history.csv for the EpochResult of every epoch that is done."""
+        with self.saving():
+            self._history.write_csv(self.folder, results)
 
     @contextlib.contextmanager
     def saving(self):
@@ -379,8 +419,9 @@ class Training:
 
     def _best_tested(self, *_):
         # Nothing is saved here, as the session has the variables of the best epoch.
-        if self._stop_request.signum:
-            raise self._run.stopped(self._stop_request.signum, self._run.checkpoint_path)
+        signum, _ = cluster.workers().agree(self._stop_request.signum, save_is_due=False)
+        if signum:
+            raise self._run.stopped(signum, self._run.checkpoint_path)
 
     def end_epoch(self, learning_rate, train_perplexity, valid_perplexity):
         """Remembers an epoch, moves on to the start of the next one, and saves."""
@@ -401,8 +442,7 @@ class Training:
                 "Train Perplexity": train_perplexity, "Valid Perplexity": valid_perplexity,
             })
         self._save(Position(epoch=len(results), history=results))
-        with self._run.saving():
-            history.write_csv(self._run.folder, results)
+        self._run.save_history(results)
 
     def finish(self, test_perplexity, test_model):
         """Remembers the test perplexity, saves, and returns the path of the model.
@@ -414,7 +454,9 @@ class Training:
             print("(on the sample corpus: compares with nothing published)")
         best, best_test = None, None
         if history.best_epoch(self.position.history) < self.position.epoch:
-            best = self._run.best_checkpoint(self.position.history)
+            best = cluster.workers().on_first(
+                lambda: self._run.best_checkpoint(self.position.history)
+            )
             best_test = best and self._test(test_model, best)
         path = self._save(dataclasses.replace(
             self.position, test=test_perplexity, best_test=best_test
@@ -427,15 +469,11 @@ class Training:
 
         The variables in the session are those of the run's last checkpoint before and afterwards.
         """
-        self._load(best.path)
+        self._run.load(self._session, best.variables_path)
         test_perplexity = text_perplexity(self._session, model, Follower(self._best_tested))
-        self._load(self._run.checkpoint_path)
+        last = os.path.join(self._run.checkpoint_path, checkpoint.VARIABLES)
+        self._run.load(self._session, last)
         return test_perplexity
-
-    def _load(self, path):
-        """Loads the variables of a checkpoint."""
-        path = os.path.join(path, checkpoint.VARIABLES)
-        checkpoint.restore(self._session, path, tf.global_variables())
 
     def _steps_done(self):
         """Returns the number of training steps of the run so far."""
@@ -443,10 +481,11 @@ class Training:
 
     def _save_when_due(self):
         """Saves when it is time to; saves and raises Stopped when the user asked to stop."""
-        signum = self._stop_request.signum
+        is_due = time.perf_counter() - self._saved_at >= self._run.save_seconds
+        signum, is_due = cluster.workers().agree(self._stop_request.signum, is_due)
         if signum:
             raise self._run.stopped(signum, self._save(self.position))
-        if time.perf_counter() - self._saved_at >= self._run.save_seconds:
+        if is_due:
             self._save(self.position)
 
     def _save(self, position):
@@ -553,7 +592,8 @@ class Supervisor(tf.train.Supervisor):
         TensorFlow's own takes an OutOfRangeError, also that of a damaged file, for the normal end
         of the data and drops it; here it is raised as a RuntimeError.
         """
-        with super().managed_session(config=session_config()) as session:
+        workers = cluster.workers()
+        with super().managed_session(workers.target, workers.session_options()) as session:
             try:
                 yield session
             except tf.errors.OutOfRangeError as error:

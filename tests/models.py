@@ -8,7 +8,7 @@ import numpy as np
 import configs
 import lstm
 from lstm import PTBInput
-from ptb import rnn
+from ptb import cluster, rnn
 from ptb.evaluate import TextInput, text_perplexity
 from ptb.quiet import tf
 
@@ -41,7 +41,8 @@ def built(config, ids, test_ids=None):
                 input_ = Input(config, text, name=f"{name}Input")
                 with tf.variable_scope("Model", reuse=bool(models), initializer=initializer):
                     models.append(lstm.PTBModel(not models, config, input_))
-        with tf.Session() as session:
+        workers = cluster.workers()
+        with tf.Session(workers.target, config=workers.session_options()) as session:
             session.run(tf.global_variables_initializer())
             yield session, *models
 

@@ -1,0 +1,708 @@
+"""Several workers train one model together: the rows are shared out, the gradients added up.
+
+TF_CONFIG in the environment, in TensorFlow's standard form, says who the workers are and which one
+this process is; without it a process is alone, and nothing here changes anything. TensorFlow's own
+server and collective operations move the numbers.
+
+    TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]},
+                "task": {"type": "worker", "index": 0}}' python lstm.py --config small
+
+Each worker computes some rows of every batch. The losses and states of all rows are then put
+together on all workers, so that each knows what a single process would know, and comes to the same
+decisions. Worker 0 alone reads and writes the run's folder, and tells the others what it found.
+
+On one machine this module starts the workers, each on its share of the cores or its own GPU:
+
+    python -m ptb.cluster --workers 4 lstm.py --config small
+"""
+
+import collections
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import math
+import os
+import pathlib
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+
+from ptb import command_line
+from ptb.errors import STOP_SIGNALS, UserError
+from ptb.progress import Line
+from ptb.quiet import session_config, tf
+
+GROUP = 1  # the key of the group of all workers, which every collective operation names
+PART = 1 << 16  # bytes of a message that are sent at a time
+TICK = 0.25  # seconds between two looks at who is there
+LINGER = 1.5  # seconds for which the server of a worker that ends still answers
+PATIENCE = 5  # seconds within which a worker that is alive answers
+GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
+AGAIN = "start the same commands again on all workers"
+
+_here = threading.local()  # Like TensorFlow's default graph, the workers are those of a thread.
+
+
+def workers():
+    """Returns what stands for all workers in this process: a Worker, or Alone."""
+    return getattr(_here, "workers", None) or Alone()
+
+
+class Alone:
+    """The only worker: it has all rows, and what several would agree on, it decides."""
+
+    is_first = True
+    target = ""  # what a session connects to, as `tf.Session` takes it
+
+    def session_options(self):
+        """Returns the ConfigProto of a session."""
+        return session_config()
+
+    def compare(self, facts, batch_size):
+        """Raises UserError where the workers' facts differ, or the rows cannot be shared out."""
+
+    def own_rows(self, tensors, axis=0):
+        """Returns the worker's own rows of tensors, in whatever they are nested; of a batch."""
+        return tensors
+
+    def gather(self, loss, state):
+        """Returns (loss, state) of all rows, given those of the worker's own rows."""
+        return loss, state
+
+    def add(self, gradients):
+        """Returns the sums over all workers of their gradients."""
+        return gradients
+
+    def global_norm(self, gradients):
+        """Returns the global norm of the sums."""
+        return tf.global_norm(gradients)
+
+    def on_first(self, function):
+        """Calls a function on worker 0 only; its result, or its UserError, is that of all."""
+        return function()
+
+    def spread(self, session, variables):
+        """Sets the variables of all workers to the values that worker 0 has."""
+
+    def agree(self, signum, save_is_due):
+        """Returns (signal, whether to save) as all have agreed in the last step.
+
+        Args:
+          signum: the signal that asks this worker to stop, or None.
+          save_is_due: whether it is time to save; worker 0 is asked.
+        """
+        return signum, save_is_due
+
+
+class Worker:
+    """This process as one of several workers; it has the same methods as Alone.
+
+    Args:
+      addresses: "host:port" of each worker.
+      index: which of them this process is.
+      patience: seconds for which it waits for the others, at the start or within a step.
+
+    Raises:
+      UserError: its port cannot be opened, or another worker has not come in time.
+    """
+
+    def __init__(self, addresses, index, patience):
+        self.is_first = index == 0
+        self._addresses = addresses
+        self._index = index
+        self._patience = patience
+        self._keys = itertools.count(1)  # one for each collective operation, in the same order
+        self._have_compared = False
+        self._wishes = (0, 0)  # what this worker asks for in the next step: signal, save
+        self._heard = (0, 0)  # what was asked for in the last step, by all workers together
+        self._wait = None  # an object for each wait for the others; None where there is none
+        self._server = self._start_server()
+        self.target = self._server.target
+        # While this thread runs, nobody deletes the server, which might take forever.
+        threading.Thread(target=self._watch, args=[self._server], daemon=True).start()
+        self._wait_for_all()
+        with tf.Graph().as_default():
+            self._own_part = tf.placeholder(tf.int32, [1, 2 + PART // 4])
+            self._all_parts = self._gathered(self._own_part)
+            self._session = tf.Session(self.target, config=self.session_options())
+
+    def session_options(self):
+        options = session_config()
+        options.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
+        options.device_filters.append(f"/job:worker/task:{self._index}")
+        return options
+
+    def compare(self, facts, batch_size):
+        facts = {**facts, **{f"code.{name}": value for name, value in _checksums_of_code().items()}}
+        all_told = self._tell({"facts": facts})
+        self._have_compared = True
+        failed = [
+            f"{self._name(i)}: {told['failed']}" for i, told in all_told if "failed" in told
+        ]
+        if failed:
+            raise UserError("; ".join(failed))
+        first = all_told[0][1]["facts"]
+        different = [
+            f"{self._name(i)} has {_difference(name, told['facts'].get(name), first.get(name))}"
+            for i, told in all_told
+            for name in sorted({*first, *told["facts"]})
+            if told["facts"].get(name) != first.get(name)
+        ]
+        if different:
+            raise UserError(
+                f"{'; '.join(different)}. All workers need the same flags, files and versions"
+            )
+        rows, left = divmod(batch_size, len(self._addresses))
+        if left:
+            raise UserError(
+                f"batch_size is {batch_size}, which cannot be shared out evenly among "
+                f"{len(self._addresses)} workers; change one of them"
+            )
+        print(
+            f"{self._name(self._index)} of {len(self._addresses)} has rows "
+            f"{self._index * rows + 1} to {(self._index + 1) * rows} of {batch_size}"
+        )
+
+    def own_rows(self, tensors, axis=0):
+        def own(tensor):
+            return tf.split(tensor, len(self._addresses), axis)[self._index]
+
+        return tf.nest.map_structure(own, tensors)
+
+    def gather(self, loss, state):
+        """See Alone. The workers' wishes (see agree) travel with the losses and states."""
+        with tf.name_scope("gather"):
+            arrays = tf.nest.flatten(state)
+            rows = arrays[0].shape[0]
+            wishes = tf.numpy_function(self._ask, [], tf.float32)
+            wishes.set_shape([2])
+            parts = [tf.reshape(loss, [rows, -1]), *arrays, tf.tile(wishes[None], [rows, 1])]
+            sizes = [part.shape[1] for part in parts]
+            joined = tf.concat([tf.cast(part, tf.float32) for part in parts], axis=1)
+            losses, *states, wishes = tf.split(self._gathered(joined), sizes, axis=1)
+            states = [tf.cast(s, array.dtype) for s, array in zip(states, arrays)]
+            with tf.control_dependencies([tf.numpy_function(self._hear, [wishes], [])]):
+                losses = tf.reshape(losses, [-1])
+
+            @tf.custom_gradient
+            def all_losses(_):
+                return losses, self.own_rows
+
+            return all_losses(loss), tf.nest.pack_sequence_as(state, states)
+
+    def add(self, gradients):
+        """See Alone. Each sum starts as soon as its gradient is there.
+
+        Of IndexedSlices the slices of all workers are put together, one for each occurrence of a
+        word, as a single process has them.
+        """
+        with tf.name_scope("add"):
+            return [
+                tf.IndexedSlices(
+                    self._gathered(gradient.values), self._gathered(gradient.indices),
+                    gradient.dense_shape,
+                ) if isinstance(gradient, tf.IndexedSlices) else self._sum(gradient)
+                for gradient in gradients
+            ]
+
+    def global_norm(self, gradients):
+        """See Alone. It is the one that worker 0 computes.
+
+        A sum of many squares depends on the number of threads, and the workers need the same bits.
+        """
+        norm = tf.global_norm(gradients)[None]
+        return self._sum(norm if self.is_first else tf.zeros_like(norm))[0]
+
+    def on_first(self, function):
+        outcome = failure = error = None
+        if self.is_first:
+            try:
+                outcome = function()
+            except UserError as caught:
+                error, failure = caught, str(caught)
+        outcome, failure = self._tell_bytes(pickle.dumps((outcome, failure)), pickle.loads)[0]
+        if failure:
+            raise error or UserError(f"{self._name(0)}: {failure}")
+        return outcome
+
+    def spread(self, session, variables):
+        with tf.name_scope("spread"), tf.control_dependencies(None):
+            group = {"group_size": len(self._addresses), "group_key": GROUP}
+            assignments = []
+            for variable in variables:
+                shape, key = variable.shape, next(self._keys)
+                if self.is_first:
+                    value = tf.raw_ops.CollectiveBcastSend(
+                        input=variable, shape=shape, instance_key=key, **group
+                    )
+                else:
+                    value = tf.raw_ops.CollectiveBcastRecv(
+                        T=variable.dtype.base_dtype, shape=shape, instance_key=key, **group
+                    )
+                assignments.append(tf.assign(variable, value).op)
+        with self._waiting():
+            session.run(assignments)
+
+    def agree(self, signum, save_is_due):
+        self._wait = None  # The step has ended.
+        asked, saves = self._heard
+        # A save that is agreed on now is not asked for once more.
+        self._wishes = (signum or 0, int(save_is_due and self.is_first and not saves))
+        return asked or None, bool(saves)
+
+    def say_why(self, error):
+        """Tells the others of a UserError where they do not yet know that this worker is there."""
+        if not self._have_compared:
+            self._tell({"failed": str(error)})
+
+    def missing(self, error):
+        """Returns the UserError for an OpError, where it comes from another worker; else None."""
+        self._wait = None
+        if "joining a group with size" in str(error):
+            return UserError("TF_CONFIG: the workers do not agree on how many they are")
+        for _ in range(int(PATIENCE / TICK)):
+            gone = [self._name(i) for i in self._others() if not self._can_connect(i)]
+            if gone:
+                return UserError(f"{' and '.join(gone)} is gone; {AGAIN}")
+            time.sleep(TICK)
+        if not self._have_compared:
+            return UserError(f"the workers cannot talk to each other: {_reason_of(error)}")
+        return None
+
+    def linger(self):
+        """Waits for a moment in which the server still answers, so that nobody misses it first."""
+        self._wait = None
+        time.sleep(LINGER)
+
+    def _start_server(self):
+        cluster = tf.train.ClusterSpec({"worker": self._addresses})
+        try:
+            return tf.train.Server(
+                cluster, job_name="worker", task_index=self._index, config=self.session_options()
+            )
+        except tf.errors.OpError as error:
+            port = _host_and_port(self._addresses[self._index])[1]
+            reason = _reason_of(error)
+            with contextlib.suppress(OverflowError), socket.socket() as probe:
+                try:
+                    probe.bind(("", port))
+                except OSError as refused:
+                    reason = refused.strerror
+            raise UserError(
+                f"{self._name(self._index)}: port {port} cannot be opened here ({reason}); name "
+                "another one in the TF_CONFIG of all workers"
+            ) from error
+
+    def _wait_for_all(self):
+        """Returns when every other worker can be reached; UserError after self._patience."""
+        start = time.monotonic()
+        with Line() as line:
+            for i in self._others():
+                while problem := self._problem_of_connecting(i):
+                    if time.monotonic() - start >= self._patience:
+                        raise UserError(
+                            f"{self._name(i)} has not come within {self._patience:g} seconds "
+                            f"({problem}); {AGAIN}, or raise --wait_minutes"
+                        )
+                    line.show(f"Waiting for {self._name(i)}: {problem}")
+                    time.sleep(TICK)
+
+    def _others(self):
+        return [i for i in range(len(self._addresses)) if i != self._index]
+
+    def _name(self, i):
+        return f"worker {i} ({self._addresses[i]})"
+
+    def _can_connect(self, i):
+        return not self._problem_of_connecting(i)
+
+    def _problem_of_connecting(self, i):
+        """Returns why no connection to a worker can be made; "" where one can be."""
+        try:
+            socket.create_connection(_host_and_port(self._addresses[i]), PATIENCE).close()
+        except OSError as error:
+            return error.strerror or str(error)
+        except UnicodeError:
+            return "not a name of a host"
+        return ""
+
+    def _answers(self, i):
+        """Returns whether a worker's server answers, which a process that is halted does not."""
+        answered = threading.Event()
+
+        def ask():
+            options = tf.ConfigProto(device_filters=[f"/job:worker/task:{i}"])
+            with contextlib.suppress(tf.errors.OpError), tf.Graph().as_default():
+                tf.Session(f"grpc://{self._addresses[i]}", config=options).list_devices()
+                answered.set()
+
+        threading.Thread(target=ask, daemon=True).start()
+        return answered.wait(PATIENCE)
+
+    @contextlib.contextmanager
+    def _waiting(self):
+        """Within it this worker waits for the others, as it does within a step."""
+        self._wait = object()
+        yield
+        self._wait = None
+
+    def _watch(self, _):
+        """Ends the process, with one line, when it has waited too long for the others.
+
+        TensorFlow would wait forever in places, and the main thread with it. Only seconds in which
+        this process itself runs are counted, so that a machine may sleep.
+        """
+        waited, last = 0.0, None
+        while True:
+            time.sleep(TICK)
+            waited = waited + TICK if self._wait is last else 0.0
+            last = self._wait
+            if last is not None and waited >= self._patience:
+                silent = self._silent()
+                if self._wait is last:
+                    self._give_up(
+                        f"{silent} within {self._patience:g} seconds; {AGAIN}, or raise "
+                        "--wait_minutes"
+                    )
+
+    def _silent(self):
+        """Returns which workers do not answer, as the beginning of a sentence."""
+        others = self._others()
+        answers = [False] * len(others)
+
+        def ask(place):
+            i = others[place]
+            answers[place] = self._can_connect(i) and self._answers(i)
+
+        threads = [threading.Thread(target=ask, args=[k]) for k in range(len(others))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        names = [self._name(i) for i, answer in zip(others, answers) if not answer]
+        return f"{' and '.join(names) or 'some other worker'} did not answer"
+
+    def _give_up(self, message):
+        clear = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{clear}{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
+        time.sleep(LINGER)
+        os._exit(2)
+
+    def _ask(self):
+        """Returns this worker's wishes; a step calls it, and waits for the others from then on."""
+        self._wait = object()
+        return np.asarray(self._wishes, np.float32)
+
+    def _hear(self, wishes):
+        self._heard = tuple(int(wish) for wish in wishes.max(axis=0))
+
+    def _tell(self, message):
+        """Returns [(i, the message of worker i)] of all workers; messages are JSON values."""
+        return [*enumerate(self._tell_bytes(json.dumps(message).encode(), json.loads))]
+
+    def _tell_bytes(self, message, read):
+        """Returns `read` of the message of each worker, each of which gives its own."""
+        received = [b""] * len(self._addresses)
+        for start in itertools.count(0, PART):
+            part = message[start : start + PART]
+            left = max(len(message) - start - PART, 0)
+            numbers = np.frombuffer(part.ljust(PART, b"\0"), np.int32)
+            with self._waiting():
+                parts = self._session.run(
+                    self._all_parts, {self._own_part: [[len(part), left, *numbers]]}
+                )
+            for i, (size, _, *_) in enumerate(parts):
+                received[i] += parts[i, 2:].tobytes()[:size]
+            if not parts[:, 1].any():
+                return [read(message) for message in received]
+
+    def _gathered(self, tensor):
+        """Returns the tensors of all workers, one below the other."""
+        return tf.raw_ops.CollectiveGather(
+            input=tensor, group_size=len(self._addresses), group_key=GROUP,
+            instance_key=next(self._keys), communication_hint="ring",
+            shape=[len(self._addresses) * tensor.shape[0], *tensor.shape[1:]],
+        )
+
+    def _sum(self, tensor):
+        """Returns the sum of the tensors of all workers."""
+        return tf.raw_ops.CollectiveReduce(
+            input=tensor, group_size=len(self._addresses), group_key=GROUP,
+            instance_key=next(self._keys), merge_op="Add", final_op="Id", subdiv_offsets=[0],
+            communication_hint="ring",
+        )
+
+
+def member(flags):
+    """Returns a decorator of a script's main: while it runs, this process is one of the workers.
+
+    Args:
+      flags: the script's flags; `wait_minutes` is used.
+    """
+
+    def decorate(main):
+        @functools.wraps(main)
+        def joined(argv):
+            with join(os.environ.get("TF_CONFIG", ""), 60 * flags.wait_minutes):
+                return main(argv)
+
+        return joined
+
+    return decorate
+
+
+@contextlib.contextmanager
+def join(tf_config, patience):
+    """Within it this process is one of the workers that TF_CONFIG names, where it names several.
+
+    Args:
+      tf_config: the value of the environment variable.
+      patience: seconds for which a worker waits for the others.
+
+    Raises:
+      UserError: TF_CONFIG makes no sense; or a worker is missing, has ended, or does not answer.
+    """
+    addresses, index = read_tf_config(tf_config)
+    if len(addresses) < 2:
+        yield
+        return
+    if not patience < math.inf:
+        raise UserError(f"--wait_minutes is {patience / 60}; it must be a finite number")
+    try:
+        worker = _here.workers = Worker(addresses, index, patience)
+        try:
+            yield
+        except UserError as error:
+            worker.say_why(error)
+            raise
+        except tf.errors.OpError as error:
+            cause = worker.missing(error)
+            if cause is None:
+                raise
+            raise cause from error
+        finally:
+            worker.linger()
+    finally:
+        _here.workers = None
+
+
+def read_tf_config(text):
+    """Returns (addresses of the workers, this process's place among them); ([], 0) without any.
+
+    A chief is worker 0, and the others follow it.
+
+    Raises:
+      UserError: the text is not what TensorFlow means by TF_CONFIG, or this is no worker.
+    """
+
+    def fail(problem):
+        raise UserError(
+            f"TF_CONFIG {problem}; it looks like this: "
+            '{"cluster": {"worker": ["host:port", "host:port"]}, '
+            '"task": {"type": "worker", "index": 0}}'
+        )
+
+    try:
+        value = json.loads(text.strip() or "{}")
+    except ValueError as error:
+        fail(f"is not JSON ({error})")
+    if not isinstance(value, dict):
+        fail("is not a JSON object")
+    cluster, task = value.get("cluster") or {}, value.get("task") or {}
+    if not cluster:
+        return [], 0
+    if not isinstance(cluster, dict) or not isinstance(task, dict):
+        fail("has a cluster or a task that is not a JSON object")
+    for job, addresses in cluster.items():
+        if not isinstance(addresses, list):
+            fail(f"has no list of addresses for {job}")
+        if addresses and job not in ("chief", "worker"):
+            fail(f"names a {job}, which this program does not have")
+    chiefs, others = cluster.get("chief", []), cluster.get("worker", [])
+    if len(chiefs) > 1:
+        fail("names more than one chief")
+    addresses = [*chiefs, *others]
+    for address in addresses:
+        if not isinstance(address, str) or not re.fullmatch(r"(\[[^]]+\]|[^:\s]+):\d+", address):
+            fail(f"has the address {address!r}, which is not host:port")
+        if not 0 < _host_and_port(address)[1] < 1 << 16:
+            fail(f"has the address {address!r}, whose port is not between 1 and 65535")
+    for address, times in collections.Counter(addresses).items():
+        if times > 1:
+            fail(f"names {address} more than once")
+    job, index = task.get("type"), task.get("index", 0)
+    if job not in ("chief", "worker") or not cluster.get(job):
+        fail(f"has a task of type {job!r}, and the cluster has no such job")
+    if isinstance(index, str) and index.isdecimal():
+        index = int(index)
+    if type(index) is not int or not 0 <= index < len(cluster[job]):
+        fail(f"has task index {index!r}; the cluster has {len(cluster[job])} of type {job}")
+    return addresses, index + (len(chiefs) if job == "worker" else 0)
+
+
+def _host_and_port(address):
+    host, port = address.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
+def _reason_of(error):
+    """Returns the line of an OpError that says most, without the graph's."""
+    lines = [line for line in error.message.splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _checksums_of_code():
+    """Returns {file: checksum} of the code that all workers must share.
+
+    configs.py is not among it, since the values of the configuration are compared themselves.
+    """
+    root = pathlib.Path(__file__).resolve().parent.parent
+    paths = [root / "lstm.py", *sorted(root.glob("ptb/*.py"))]
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
+
+
+def _difference(name, theirs, firsts):
+    """Returns how a worker differs from worker 0 in a fact, for a sentence."""
+    kind, _, rest = name.partition(".")
+    if kind in ("code", "ids"):
+        return f"another {rest}" + (" text" if kind == "ids" else "")
+    if kind == "vocabulary":
+        return "another vocabulary"
+    return f"{name} {theirs!r}, and worker 0 has {firsts!r}"
+
+
+def launch(command, number):
+    """Starts a command as so many workers on this machine, and returns the worst exit status.
+
+    What worker 0 prints is shown as it is, and of the others what they write to stderr. Signals are
+    passed on to all workers. When one has failed, the others have GRACE seconds to end as well.
+
+    Args:
+      command: the words after the name of Python.
+      number: how many workers there are.
+
+    Raises:
+      UserError: there are GPUs, but not enough of them.
+    """
+    addresses = _free_addresses(number)
+    processes, shown, threads = [], set(), []
+    for index, resources in enumerate(_shares(number)):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **resources, "TF_CONFIG": json.dumps(task)},
+            stdout=subprocess.DEVNULL if index else None,
+            stderr=subprocess.PIPE if index else None,
+            stdin=subprocess.DEVNULL if index else None,
+            start_new_session=True,  # A terminal's Ctrl-C then comes to this process alone.
+        )
+        processes.append(process)
+        if index:
+            threads.append(threading.Thread(target=_show, args=[index, process.stderr, shown]))
+            threads[-1].start()
+    for signum in STOP_SIGNALS:
+        if signal.getsignal(signum) not in (signal.SIG_IGN, None):
+            signal.signal(signum, lambda signum, _: _send(processes, signum))
+    failed_at = None
+    while any(process.poll() is None for process in processes):
+        time.sleep(TICK / 5)
+        if failed_at is None and any(process.returncode for process in processes):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > GRACE:
+            for process in processes:
+                process.kill()
+    for thread in threads:
+        thread.join()
+    # A process that a signal ended has the status -signum in Python, and 128 + signum in a shell.
+    return max(128 - p.returncode if p.returncode < 0 else p.returncode for p in processes)
+
+
+def _send(processes, signum):
+    """Passes a signal on to the processes that still run."""
+    for process in processes:
+        # Windows sends Ctrl-C to every process of a terminal by itself, and has no other signals.
+        with contextlib.suppress(ValueError):
+            process.send_signal(signum)
+
+
+def _show(index, stream, shown):
+    """Prints on stderr what a worker writes there, without what another one has written before."""
+    for line in stream:
+        if line not in shown:
+            shown.add(line)
+            text = line.decode("utf-8", "backslashreplace")
+            print(f"worker {index}: {text}", end="", file=sys.stderr)
+
+
+def _free_addresses(number):
+    """Returns so many addresses of this machine alone, with ports that are free now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return ["127.0.0.1:%d" % each.getsockname()[1] for each in sockets]
+
+
+def _shares(number):
+    """Returns for each of so many workers the environment that gives it its share of the machine.
+
+    That is a GPU of its own, where there are GPUs, and an equal number of cores.
+    """
+    gpus = [str(k) for k in range(len(tf.config.list_physical_devices("GPU")))]
+    if gpus and len(gpus) < number:
+        raise UserError(
+            f"--workers {number}: there are {len(gpus)} GPUs; start no more workers than that, or "
+            "set CUDA_VISIBLE_DEVICES= to use none"
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if gpus and visible else gpus
+    threads = str(max(_num_cores() // number, 1))
+    return [
+        {
+            "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads,
+            **({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}),
+        }
+        for index in range(number)
+    ]
+
+
+def _num_cores():
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main(argv=None):
+    """Starts the workers that the command line asks for; returns the exit status."""
+    parser = command_line.Parser(
+        prog="python -m ptb.cluster", description=__doc__.split("\n\n")[-2], add_help=True
+    )
+    parser.add_argument("--workers", type=int, required=True, help="how many workers to start")
+    parser.add_argument("command", nargs="...", help="what each of them runs: a script, its flags")
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        raise UserError(f"--workers is {args.workers}; the smallest possible is 1")
+    if not args.command:
+        raise UserError("what are the workers to run? Such as lstm.py --config small")
+    if not os.path.isfile(args.command[0]):
+        raise UserError(f"{args.command[0]}: no such file")
+    return launch(args.command, args.workers)
+
+
+if __name__ == "__main__":
+    command_line.print_whatever_it_is()
+    with command_line.errors_in_one_line("ptb.cluster"):
+        sys.exit(main())
