@@ -168,8 +168,8 @@ class Worker:
                 f"{len(self._addresses)} workers; change one of them"
             )
         print(
-            f"{self._name(self._index)} of {len(self._addresses)} has rows "
-            f"{self._index * rows + 1} to {(self._index + 1) * rows} of {batch_size}"
+            f"Worker {self._index} of {len(self._addresses)} ({self._addresses[self._index]}): "
+            f"rows {self._index * rows + 1} to {(self._index + 1) * rows} of {batch_size}"
         )
 
     def own_rows(self, tensors, axis=0):
@@ -235,22 +235,25 @@ class Worker:
         return outcome
 
     def spread(self, session, variables):
-        with tf.name_scope("spread"), tf.control_dependencies(None):
-            group = {"group_size": len(self._addresses), "group_key": GROUP}
-            assignments = []
+        with tf.Graph().as_default():  # The session's own graph may be finalized.
+            values, sent = [], []
             for variable in variables:
-                shape, key = variable.shape, next(self._keys)
+                description = {
+                    "group_size": len(self._addresses), "group_key": GROUP,
+                    "instance_key": next(self._keys), "shape": variable.shape,
+                }
                 if self.is_first:
-                    value = tf.raw_ops.CollectiveBcastSend(
-                        input=variable, shape=shape, instance_key=key, **group
-                    )
+                    values.append(tf.placeholder(variable.dtype.base_dtype, variable.shape))
+                    sent.append(tf.raw_ops.CollectiveBcastSend(input=values[-1], **description))
                 else:
-                    value = tf.raw_ops.CollectiveBcastRecv(
-                        T=variable.dtype.base_dtype, shape=shape, instance_key=key, **group
-                    )
-                assignments.append(tf.assign(variable, value).op)
-        with self._waiting():
-            session.run(assignments)
+                    sent.append(tf.raw_ops.CollectiveBcastRecv(
+                        T=variable.dtype.base_dtype, **description
+                    ))
+            with tf.Session(self.target, config=self.session_options()) as wire, self._waiting():
+                feed_dict = dict(zip(values, session.run(variables))) if self.is_first else {}
+                received = wire.run(sent, feed_dict)
+        assignments = [variable.initializer for variable in variables]
+        session.run(assignments, {a.inputs[1]: v for a, v in zip(assignments, received)})
 
     def agree(self, signum, save_is_due):
         self._wait = None  # The step has ended.

@@ -1,16 +1,34 @@
-"""Several workers: the same numbers as one process, the same folder, and one line when one fails."""
+"""Several workers: the numbers of one process, the same folder, and one line when one fails."""
 
+import json
+import multiprocessing
+import os
+import pathlib
+import random
+import signal
+import socket
+import sys
 import threading
+import time
+import types
 
 import numpy as np
 import pytest
 
+import configs
 import lstm
 import models
-from ptb import cluster
+from ptb import cluster, command_line
+from ptb.errors import UserError
 from ptb.quiet import tf
+from test_resume import assert_same, history, newest, perplexities, variables, write_texts
 
 IDS = np.random.default_rng(1).integers(0, 30, 3000)
+FIELDS = {
+    "num_layers": 2, "num_steps": 5, "hidden_size": 20, "init_scale": 0.2, "max_epoch": 2,
+    "max_max_epoch": 3, "keep_prob": 0.6, "vocab_size": 366,
+}
+SomeConfig = type("SomeConfig", (configs.TstConfig,), FIELDS)
 
 
 class SharedConfig(models.TinyConfig):
@@ -19,37 +37,53 @@ class SharedConfig(models.TinyConfig):
     batch_size = 12
     hidden_size = 20
     init_scale = 0.4
-    keep_prob = 0.6
 
 
-def together(number, work, patience=60.0):
-    """Runs work(index) as so many workers, each a thread of this process; returns their results.
+def tf_config(addresses, index):
+    task = {"type": "worker", "index": index}
+    return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
-    The first exception is raised, once all have ended.
-    """
-    addresses = cluster._free_addresses(number)
-    results, errors = [None] * number, []
 
-    def be(index):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        try:
-            with cluster.join(cluster.json.dumps(task), patience):
-                results[index] = work(index)
-        except BaseException as error:
-            errors.append(error)
+def free_addresses(number):
+    with socket.socket() as first, socket.socket() as second, socket.socket() as third, \
+            socket.socket() as fourth:
+        sockets = [first, second, third, fourth][:number]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return ["127.0.0.1:%d" % each.getsockname()[1] for each in sockets]
 
-    threads = [threading.Thread(target=be, args=[index]) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+
+# Workers that are threads of this process: for what they compute and what they tell one another.
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """To be called: runs work(index) as so many workers; returns the results, errors among them."""
+    monkeypatch.setattr(cluster, "LINGER", 0)
+
+    def run(number, work, addresses=None):
+        addresses = addresses or free_addresses(number)
+        results = [None] * number
+
+        def be(index):
+            try:
+                with cluster.join(tf_config(addresses, index), patience=60.0):
+                    results[index] = work(index)
+            except Exception as error:
+                results[index] = error
+
+        threads = [threading.Thread(target=be, args=[index]) for index in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+    return run
 
 
 def trained(config, steps):
-    """Returns (costs, last state, variables, test losses) of a short training of a worker."""
+    """Returns costs, the last state, variables and the test perplexity of a short training."""
     with models.built(config, IDS, IDS[:200]) as (session, model, _, test):
         model.assign_lr(session, 0.5)
         state = session.run(model.initial_state)
@@ -59,26 +93,382 @@ def trained(config, steps):
             feed.update(zip(tf.nest.flatten(model.initial_state), tf.nest.flatten(state)))
             cost, state, _ = session.run([model.cost, model.final_state, model.train_op], feed)
             costs.append(float(cost))
-        losses = lstm.text_perplexity(session, test)
-        return costs, tf.nest.flatten(state), models.variables(session), losses
+        test_perplexity = lstm.text_perplexity(session, test)
+        return costs, tf.nest.flatten(state), models.variables(session), test_perplexity
 
 
-@pytest.fixture(autouse=True)
-def no_lingering(monkeypatch):
-    """Workers that are threads of one process end together."""
-    monkeypatch.setattr(cluster, "LINGER", 0)
-
-
-@pytest.mark.parametrize("number", [2, 3, 4])
-@pytest.mark.parametrize("rnn_mode", ["fused", "basic"])
-def test_same_numbers_as_one_process(number, rnn_mode, flags):
+@pytest.mark.parametrize("number, keep_prob, rnn_mode, max_grad_norm", [
+    (2, 1.0, "fused", 5), (3, 0.6, "basic", 5), (4, 0.6, "fused", 0.05),
+])
+def test_numbers_are_those_of_one_process(
+    number, keep_prob, rnn_mode, max_grad_norm, together, flags
+):
     flags.rnn_mode = rnn_mode
-    single = trained(SharedConfig(), 20)
-    several = together(number, lambda _: trained(SharedConfig(), 20))
-    for costs, state, variables, losses in several:
+    config = SharedConfig()
+    config.keep_prob, config.max_grad_norm = keep_prob, max_grad_norm
+    single = trained(config, 20)
+    several = together(number, lambda _: trained(config, 20))
+    for costs, state, values, test_perplexity in several:
         np.testing.assert_allclose(costs, single[0], rtol=1e-5)
         for ours, theirs in zip(state, single[1]):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
-        for name, value in variables.items():
-            np.testing.assert_array_equal(value, several[0][2][name], err_msg=name)
-        assert losses == pytest.approx(single[3], rel=1e-6)
+        assert_same(several[0][2], values)
+        assert test_perplexity == pytest.approx(single[3], rel=1e-6)
+
+
+def test_what_worker_0_has_reaches_the_others_exactly(together):
+    """Also long messages, negative zeros, and errors, which are those of all."""
+    numbers = np.array([[-0.0, 1e-42, np.inf], [np.nan, -1 / 3, 2.0**-149]], np.float32)
+
+    def work(index):
+        workers = cluster.workers()
+        message = workers.on_first(lambda: (numbers, "ü" * 200_000))
+        with tf.Graph().as_default():
+            variables = [tf.get_variable("a", [2, 3]), tf.get_variable("b", [], tf.int64)]
+            tf.get_default_graph().finalize()
+            with tf.Session(workers.target, config=workers.session_options()) as session:
+                values = [numbers, 2**40] if index == 0 else [np.ones([2, 3]), 1]
+                assign = [variable.initializer for variable in variables]
+                session.run(assign, {a.inputs[1]: v for a, v in zip(assign, values)})
+                workers.spread(session, variables)
+                spread = session.run(variables)
+
+        def fail():
+            raise UserError(f"the disk of {index} is full")
+
+        with pytest.raises(UserError) as failure:
+            workers.on_first(fail)
+        return message, spread, str(failure.value)
+
+    addresses = free_addresses(3)
+    for index, (message, spread, failure) in enumerate(together(3, work, addresses)):
+        assert message[0].tobytes() == spread[0].tobytes() == numbers.tobytes()
+        assert (message[1], spread[1]) == ("ü" * 200_000, 2**40)
+        told = f"worker 0 ({addresses[0]}): " if index else ""
+        assert failure == f"{told}the disk of 0 is full"
+
+
+def test_wishes_are_agreed_on_in_the_next_step(together):
+    """A signal to any worker is heard by all; worker 0 says when to save, and once."""
+    def work(index):
+        workers = cluster.workers()
+        agreed = []
+        with models.built(SharedConfig(), IDS) as (session, model, _, _):
+            for step in range(6):
+                feed = {model.input.step: step}
+                session.run(model.cost, feed)
+                signum = signal.SIGTERM if index == 1 and step >= 3 else None
+                agreed.append(workers.agree(signum, save_is_due=step in (1, 2)))
+        return agreed
+
+    for agreed in together(2, work):
+        assert agreed == [
+            (None, False), (None, False), (None, True), (None, False), (15, False), (15, False)
+        ]
+
+
+@pytest.mark.parametrize("facts, expected", [
+    ({"seed": 2}, "has seed 2, and worker 0 has 1"),
+    ({"config.hidden_size": 3}, "has config.hidden_size 3, and worker 0 has 2"),
+    ({"ids.train": "b"}, "has another train text"),
+    ({"vocabulary": "b"}, "has another vocabulary"),
+    ({"code.ptb/rnn.py": "b"}, "has another ptb/rnn.py"),
+    ({"tensorflow": "2.16.2"}, "has tensorflow '2.16.2', and worker 0 has '2.21.0'"),
+])
+def test_workers_that_differ_are_named_on_all(facts, expected, together, monkeypatch):
+    monkeypatch.setattr(cluster, "_checksums_of_code", lambda: {})
+    same = {"seed": 1, "config.hidden_size": 2, "ids.train": "a", "vocabulary": "a",
+            "tensorflow": "2.21.0", "code.ptb/rnn.py": "a"}
+    addresses = free_addresses(3)
+
+    def work(index):
+        cluster.workers().compare({**same, **(facts if index == 1 else {})}, batch_size=12)
+
+    for error in together(3, work, addresses):
+        assert type(error) is UserError
+        assert str(error) == (
+            f"worker 1 ({addresses[1]}) {expected}. All workers need the same flags, files and "
+            "versions"
+        )
+
+
+def test_worker_that_fails_before_the_others_know_it_is_named(together):
+    def work(index):
+        if index == 1:
+            raise UserError("--config smal: unknown")
+        cluster.workers().compare({}, batch_size=12)
+
+    addresses = free_addresses(2)
+    first, second = together(2, work, addresses)
+    assert str(first) == f"worker 1 ({addresses[1]}): --config smal: unknown"
+    assert str(second) == "--config smal: unknown"
+
+
+def test_rows_that_cannot_be_shared_out(together):
+    errors = together(3, lambda _: cluster.workers().compare({}, batch_size=20))
+    assert {str(error) for error in errors} == {
+        "batch_size is 20, which cannot be shared out evenly among 3 workers; change one of them"
+    }
+
+
+def test_worker_that_never_comes():
+    addresses = free_addresses(2)
+    with pytest.raises(UserError) as error:
+        with cluster.join(tf_config(addresses, 0), patience=0.5):
+            pass
+    assert str(error.value).startswith(
+        f"worker 1 ({addresses[1]}) has not come within 0.5 seconds (Connection refused); start "
+    )
+
+
+def test_name_that_does_not_resolve():
+    addresses = [*free_addresses(1), "no-such-host.invalid:2222"]
+    with pytest.raises(UserError, match=r"worker 1 \(no-such-host.invalid:2222\) has not come"):
+        with cluster.join(tf_config(addresses, 0), patience=0.5):
+            pass
+
+
+def test_port_in_use():
+    addresses = free_addresses(2)
+    with socket.socket() as other:
+        other.bind(("", int(addresses[0].split(":")[1])))
+        other.listen()
+        with pytest.raises(UserError) as error:
+            with cluster.join(tf_config(addresses, 0), patience=0.5):
+                pass
+    port = addresses[0].split(":")[1]
+    assert f"port {port} cannot be opened here (Address already in use)" in str(error.value)
+
+
+TWO = ["a:1", "b:2"]
+
+
+@pytest.mark.parametrize("value, expected", [
+    ("", ([], 0)),
+    ("{}", ([], 0)),
+    ({"cluster": {}, "task": {"type": "worker", "index": 0}}, ([], 0)),
+    ({"cluster": {"worker": TWO}, "task": {"type": "worker", "index": 1}}, (TWO, 1)),
+    ({"cluster": {"worker": TWO}, "task": {"type": "worker", "index": "1"}}, (TWO, 1)),
+    ({"cluster": {"chief": ["c:3"], "worker": TWO}, "task": {"type": "chief", "index": 0},
+      "environment": "cloud"}, (["c:3", *TWO], 0)),
+    ({"cluster": {"chief": ["c:3"], "worker": TWO, "ps": []},
+      "task": {"type": "worker", "index": 1}}, (["c:3", *TWO], 2)),
+    ({"cluster": {"worker": ["[::1]:1", "b:2"]}, "task": {"type": "worker", "index": 0}},
+     (["[::1]:1", "b:2"], 0)),
+])
+def test_tf_config(value, expected):
+    text = value if isinstance(value, str) else json.dumps(value)
+    assert cluster.read_tf_config(text) == expected
+
+
+@pytest.mark.parametrize("value, problem", [
+    ("{", "is not JSON"),
+    ("[1]", "is not a JSON object"),
+    ({"cluster": [1]}, "has a cluster or a task that is not"),
+    ({"cluster": {"worker": TWO}, "task": 3}, "has a cluster or a task that is not"),
+    ({"cluster": {"worker": "a:1"}, "task": {}}, "has no list of addresses for worker"),
+    ({"cluster": {"worker": TWO, "ps": ["c:3"]}, "task": {}}, "names a ps, which this program"),
+    ({"cluster": {"chief": TWO}, "task": {}}, "names more than one chief"),
+    ({"cluster": {"worker": ["a", "b:2"]}, "task": {}}, "has the address 'a', which is not"),
+    ({"cluster": {"worker": [7, "b:2"]}, "task": {}}, "has the address 7, which is not"),
+    ({"cluster": {"worker": ["a:0", "b:2"]}, "task": {}}, "'a:0', whose port is not between"),
+    ({"cluster": {"worker": ["a:70000", "b:2"]}, "task": {}}, "whose port is not between"),
+    ({"cluster": {"worker": ["a:1", "a:1"]}, "task": {}}, "names a:1 more than once"),
+    ({"cluster": {"worker": TWO}}, "has a task of type None, and the cluster has no such job"),
+    ({"cluster": {"worker": TWO}, "task": {"type": "chief"}}, "has a task of type 'chief', and"),
+    ({"cluster": {"worker": TWO}, "task": {"type": [], "index": 0}}, "has a task of type [], and"),
+    ({"cluster": {"worker": TWO}, "task": {"type": "worker", "index": 2}}, "has task index 2; the"),
+    ({"cluster": {"worker": TWO}, "task": {"type": "worker", "index": True}}, "task index True"),
+])
+def test_tf_config_that_makes_no_sense(value, problem, monkeypatch, script):
+    text = value if isinstance(value, str) else json.dumps(value)
+    monkeypatch.setenv("TF_CONFIG", text)
+    ended = script("--config", "tst")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("lstm.py: TF_CONFIG ") and problem in ended.stderr
+    assert ended.stderr.count("\n") == 1 and "it looks like this" in ended.stderr
+
+
+# Workers that are processes: for how they end, and what is in the folder then.
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_texts(tmp_path_factory.mktemp("text"), 500)
+
+
+def be_worker(addresses, index, log, argv, fields):
+    """What a process does: it is lstm.py as one worker, and writes its output to log.out, .err."""
+    for stream, name in (sys.stdout, "out"), (sys.stderr, "err"):
+        os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT), stream.fileno())
+    if addresses:
+        os.environ["TF_CONFIG"] = tf_config(addresses, index)
+    configs.SomeConfig = type("SomeConfig", (configs.TstConfig,), fields)
+    command_line.run(lstm.main, ["lstm.py", *argv])
+
+
+class Processes:
+    """Workers that are started, each with its output; they come from a process that has TensorFlow.
+
+    Loading TensorFlow anew takes each of them seconds. A `with` ends those that are left.
+    """
+
+    def __init__(self, logs):
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["lstm"])
+        self._logs = logs
+        self._number = 0
+        self._started = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self._started:
+            process.kill()
+            process.join()
+
+    def start(self, number, text, out, *args, fields=FIELDS, **others):
+        """Starts workers that train the text; returns them.
+
+        Args:
+          number: how many they are.
+          text, out, args: the texts, the folder of runs, more words of the command.
+          fields: those of the configuration.
+          others: {"worker_1": (args, fields) of worker 1, where it has its own}.
+        """
+        addresses = free_addresses(number) if number > 1 else []
+        workers = []
+        for index in range(number):
+            log = self._logs / str(self._number)
+            self._number += 1
+            its_args, its_fields = others.get(f"worker_{index}", (args, fields))
+            argv = ["--config", "some", "--data_path", text, "--save_path", out, *its_args]
+            process = self._context.Process(
+                target=be_worker,
+                args=[addresses, index, str(log), [*map(str, argv)], its_fields],
+            )
+            open(f"{log}.out", "w").close()
+            process.start()
+            self._started.append(process)
+            workers.append(types.SimpleNamespace(
+                process=process, out=pathlib.Path(f"{log}.out"), err=pathlib.Path(f"{log}.err"),
+                address=addresses[index] if addresses else None,
+            ))
+        return workers
+
+
+@pytest.fixture
+def processes(tmp_path_factory):
+    with Processes(tmp_path_factory.mktemp("logs")) as started:
+        yield started
+
+
+def ended(workers, timeout=120):
+    """Returns the exit statuses of workers, once they have ended."""
+    for worker in workers:
+        worker.process.join(timeout)
+    return [worker.process.exitcode for worker in workers]
+
+
+def wait_until(condition, workers, timeout=120):
+    """Returns when a condition is met; the workers must not end before."""
+    start = time.monotonic()
+    while not condition():
+        codes = [worker.process.exitcode for worker in workers]
+        assert not any(codes), [worker.err.read_text() for worker in workers]
+        assert time.monotonic() - start < timeout
+        time.sleep(0.005)
+
+
+def finished(workers):
+    """Returns what worker 0 printed; all workers must have ended well."""
+    assert ended(workers) == [0] * len(workers), [worker.err.read_text() for worker in workers]
+    return workers[0].out.read_text()
+
+
+def test_stopped_workers_go_on_as_one_process_and_as_others(processes, text, tmp_path):
+    """SIGTERM to worker 1 stops both, saved; then one process trains on, then three workers."""
+    fields = {**FIELDS, "batch_size": 12}
+    args = "--save_minutes", "60"
+    whole = finished(processes.start(2, text, tmp_path / "whole", *args, fields=fields))
+    two = processes.start(2, text, tmp_path / "out", *args, fields=fields)
+    wait_until(lambda: " wps\n" in two[0].out.read_text(), two)
+    os.kill(two[1].process.pid, signal.SIGTERM)
+    assert ended(two) == [143, 143]
+    path = tmp_path / "out" / "some" / "checkpoint-000001"
+    for worker in two:
+        line = f"lstm.py: stopped; the same command goes on from {path}\n"
+        assert worker.err.read_text().endswith(line)
+    one = processes.start(1, text, tmp_path / "out", *args, fields={**fields, "max_max_epoch": 2})
+    assert "Going on after 0 epochs and " in finished(one)
+    three = finished(processes.start(3, text, tmp_path / "out", *args, fields=fields))
+    assert "Going on after 2 epochs and 0 steps." in three
+    expected, got = perplexities(whole), perplexities(three)
+    assert got and got.keys() < expected.keys()
+    for what, value in got.items():
+        assert float(value) == pytest.approx(float(expected[what]), rel=0.01)
+
+
+def test_killed_worker_is_named_and_the_same_commands_end_in_the_same_bits(
+    processes, text, tmp_path
+):
+    args = "--save_minutes", "0"
+    whole = finished(processes.start(2, text, tmp_path / "whole", *args))
+    workers = processes.start(2, text, tmp_path / "out", *args)
+    wait_until(lambda: newest(tmp_path / "out") > 3, workers)
+    workers[1].process.kill()
+    killed_at = time.monotonic()
+    assert ended(workers) == [2, -signal.SIGKILL]
+    assert time.monotonic() - killed_at < 30
+    assert workers[0].err.read_text().splitlines()[-1] == (
+        f"lstm.py: worker 1 ({workers[1].address}) is gone; start the same commands again on all "
+        "workers"
+    )
+    printed = finished(processes.start(2, text, tmp_path / "out", *args))
+    assert "Going on after" in printed
+    assert perplexities(printed).items() <= perplexities(whole).items()
+    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_worker_that_hangs(processes, text, tmp_path):
+    args = "--wait_minutes", "0.1", "--save_minutes", "0"
+    workers = processes.start(3, text, tmp_path, *args, fields={**FIELDS, "batch_size": 12})
+    wait_until(lambda: newest(tmp_path) > 2, workers)
+    os.kill(workers[1].process.pid, signal.SIGSTOP)
+    assert ended([workers[0], workers[2]]) == [2, 2]
+    for worker in workers[0], workers[2]:
+        assert worker.err.read_text().splitlines()[-1].startswith(
+            f"lstm.py: worker 1 ({workers[1].address}) did not answer within 6 seconds; start "
+        )
+
+
+@pytest.mark.slow
+def test_twenty_kills(processes, tmp_path):
+    """A random worker of two, after a checkpoint more each time, some of them in a save."""
+    (tmp_path / "text").mkdir()
+    text = write_texts(tmp_path / "text", 2500)
+    args = "--save_minutes", "0.001"
+    whole = perplexities(finished(processes.start(2, text, tmp_path / "whole", *args)))
+    rng = random.Random(5)
+    printed, times = {}, []
+    for _ in range(20):
+        before = newest(tmp_path / "out") if (tmp_path / "out").exists() else 0
+        workers = processes.start(2, text, tmp_path / "out", *args)
+        wait_until(lambda: newest(tmp_path / "out") > before, workers)  # noqa: B023
+        time.sleep(rng.uniform(0, 0.2))
+        victim = rng.randrange(2)
+        workers[victim].process.kill()
+        start = time.monotonic()
+        codes = ended(workers)
+        times.append(time.monotonic() - start)
+        assert (codes[victim], codes[1 - victim]) == (-signal.SIGKILL, 2)
+        line = workers[1 - victim].err.read_text().splitlines()[-1]
+        assert line.startswith(f"lstm.py: worker {victim} ({workers[victim].address}) is gone; ")
+        printed.update(perplexities(workers[0].out.read_text()))
+    printed.update(perplexities(finished(processes.start(2, text, tmp_path / "out", *args))))
+    assert printed == whole
+    assert max(times) < 30
+    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+    assert history(tmp_path / "whole") == history(tmp_path / "out")
