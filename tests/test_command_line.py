@@ -26,7 +26,7 @@ def in_shell(command, **environment):
 
 @pytest.mark.parametrize("args, hint", [
     (["--model", "small"], "it is --config here"),
-    (["--num_gpus=2"], "one process uses one of them"),
+    (["--num_gpus=2"], "python -m ptb.cluster starts a worker for each"),
     (["--rnn_mode", "block"], "the tutorial's block mode is fused here"),
     (["--rnn_mode", "cudnn"], "the tutorial's cudnn mode is fused here"),
 ])
