@@ -44,9 +44,11 @@ from ptb.quiet import session_config, tf
 GROUP = 1  # the key of the group of all workers, which every collective operation names
 PART = 1 << 16  # bytes of a message that are sent at a time
 TICK = 0.25  # seconds between two looks at who is there
+LOOK = 2.0  # seconds of waiting after which a worker looks whether the others are still there
 LINGER = 1.5  # seconds for which the server of a worker that ends still answers
 PATIENCE = 5  # seconds within which a worker that is alive answers
 GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
+REFUSED = "Connection refused"
 AGAIN = "start the same commands again on all workers"
 
 _here = threading.local()  # Like TensorFlow's default graph, the workers are those of a thread.
@@ -273,9 +275,10 @@ class Worker:
         if "joining a group with size" in str(error):
             return UserError("TF_CONFIG: the workers do not agree on how many they are")
         for _ in range(int(PATIENCE / TICK)):
-            gone = [self._name(i) for i in self._others() if not self._can_connect(i)]
-            if gone:
-                return UserError(f"{' and '.join(gone)} is gone; {AGAIN}")
+            problems = [(i, self._problem_of_connecting(i)) for i in self._others()]
+            away = [f"{self._name(i)} {_fate(problem)}" for i, problem in problems if problem]
+            if away:
+                return UserError(f"{'; '.join(away)}; {AGAIN}")
             time.sleep(TICK)
         if not self._have_compared:
             return UserError(f"the workers cannot talk to each other: {_reason_of(error)}")
@@ -325,13 +328,12 @@ class Worker:
     def _name(self, i):
         return f"worker {i} ({self._addresses[i]})"
 
-    def _can_connect(self, i):
-        return not self._problem_of_connecting(i)
-
     def _problem_of_connecting(self, i):
         """Returns why no connection to a worker can be made; "" where one can be."""
         try:
             socket.create_connection(_host_and_port(self._addresses[i]), PATIENCE).close()
+        except ConnectionRefusedError:
+            return REFUSED
         except OSError as error:
             return error.strerror or str(error)
         except UnicodeError:
@@ -369,13 +371,21 @@ class Worker:
             time.sleep(TICK)
             waited = waited + TICK if self._wait is last else 0.0
             last = self._wait
-            if last is not None and waited >= self._patience:
-                silent = self._silent()
-                if self._wait is last:
-                    self._give_up(
-                        f"{silent} within {self._patience:g} seconds; {AGAIN}, or raise "
-                        "--wait_minutes"
-                    )
+            if last is None:
+                continue
+            problem = None
+            if waited >= self._patience:
+                problem = (
+                    f"{self._silent()} within {self._patience:g} seconds; {AGAIN}, or raise "
+                    "--wait_minutes"
+                )
+            elif waited and waited % LOOK == 0:
+                gone = [i for i in self._others() if self._problem_of_connecting(i) == REFUSED]
+                if gone:
+                    names = " and ".join(map(self._name, gone))
+                    problem = f"{names} {_fate(REFUSED)}; {AGAIN}"
+            if problem and self._wait is last:
+                self._give_up(problem)
 
     def _silent(self):
         """Returns which workers do not answer, as the beginning of a sentence."""
@@ -384,7 +394,7 @@ class Worker:
 
         def ask(place):
             i = others[place]
-            answers[place] = self._can_connect(i) and self._answers(i)
+            answers[place] = not self._problem_of_connecting(i) and self._answers(i)
 
         threads = [threading.Thread(target=ask, args=[k]) for k in range(len(others))]
         for thread in threads:
@@ -550,6 +560,11 @@ def read_tf_config(text):
     if type(index) is not int or not 0 <= index < len(cluster[job]):
         fail(f"has task index {index!r}; the cluster has {len(cluster[job])} of type {job}")
     return addresses, index + (len(chiefs) if job == "worker" else 0)
+
+
+def _fate(problem):
+    """Returns what has become of a worker, given why no connection to it can be made."""
+    return "is gone" if problem == REFUSED else f"cannot be reached ({problem})"
 
 
 def _host_and_port(address):
