@@ -123,7 +123,7 @@ class Worker:
         self._index = index
         self._patience = patience
         self._keys = itertools.count(1)  # one for each collective operation, in the same order
-        self._have_compared = False
+        self._has_told = False  # whether nobody listens any more to why this worker fails
         self._wishes = (0, 0)  # what this worker asks for in the next step: signal, save
         self._heard = (0, 0)  # what was asked for in the last step, by all workers together
         self._wait = None  # an object for each wait for the others; None where there is none
@@ -133,7 +133,7 @@ class Worker:
         threading.Thread(target=self._watch, args=[self._server], daemon=True).start()
         self._wait_for_all()
         with tf.Graph().as_default():
-            self._own_part = tf.placeholder(tf.int32, [1, 2 + PART // 4])
+            self._own_part = tf.placeholder(tf.int32, [1, 3 + PART // 4])
             self._all_parts = self._gathered(self._own_part)
             self._session = tf.Session(self.target, config=self.session_options())
 
@@ -145,19 +145,12 @@ class Worker:
 
     def compare(self, facts, batch_size):
         facts = {**facts, **{f"code.{name}": value for name, value in _checksums_of_code().items()}}
-        all_told = self._tell({"facts": facts})
-        self._have_compared = True
-        failed = [
-            f"{self._name(i)}: {told['failed']}" for i, told in all_told if "failed" in told
-        ]
-        if failed:
-            raise UserError("; ".join(failed))
-        first = all_told[0][1]["facts"]
+        all_facts = [json.loads(told) for told in self._tell(json.dumps(facts).encode())]
         different = [
-            f"{self._name(i)} has {_difference(name, told['facts'].get(name), first.get(name))}"
-            for i, told in all_told
-            for name in sorted({*first, *told["facts"]})
-            if told["facts"].get(name) != first.get(name)
+            f"{self._name(i)} has {_difference(name, facts.get(name), all_facts[0].get(name))}"
+            for i, facts in enumerate(all_facts)
+            for name in sorted({*all_facts[0], *facts})
+            if facts.get(name) != all_facts[0].get(name)
         ]
         if different:
             raise UserError(
@@ -225,15 +218,14 @@ class Worker:
         return self._sum(norm if self.is_first else tf.zeros_like(norm))[0]
 
     def on_first(self, function):
-        outcome = failure = error = None
-        if self.is_first:
-            try:
-                outcome = function()
-            except UserError as caught:
-                error, failure = caught, str(caught)
-        outcome, failure = self._tell_bytes(pickle.dumps((outcome, failure)), pickle.loads)[0]
-        if failure:
-            raise error or UserError(f"{self._name(0)}: {failure}")
+        if not self.is_first:
+            return pickle.loads(self._tell(b"")[0])
+        try:
+            outcome = function()
+        except UserError as error:
+            self._tell_failure(error)
+            raise
+        self._tell(pickle.dumps(outcome))
         return outcome
 
     def spread(self, session, variables):
@@ -256,6 +248,7 @@ class Worker:
                 received = wire.run(sent, feed_dict)
         assignments = [variable.initializer for variable in variables]
         session.run(assignments, {a.inputs[1]: v for a, v in zip(assignments, received)})
+        self._has_told = True  # From here on the others are within a step.
 
     def agree(self, signum, save_is_due):
         self._wait = None  # The step has ended.
@@ -265,9 +258,9 @@ class Worker:
         return asked or None, bool(saves)
 
     def say_why(self, error):
-        """Tells the others of a UserError where they do not yet know that this worker is there."""
-        if not self._have_compared:
-            self._tell({"failed": str(error)})
+        """Tells the others, before the training begins, of the UserError that ends this worker."""
+        if not self._has_told:
+            self._tell_failure(error)
 
     def missing(self, error):
         """Returns the UserError for an OpError, where it comes from another worker; else None."""
@@ -280,7 +273,7 @@ class Worker:
             if away:
                 return UserError(f"{'; '.join(away)}; {AGAIN}")
             time.sleep(TICK)
-        if not self._have_compared:
+        if not self._has_told:
             return UserError(f"the workers cannot talk to each other: {_reason_of(error)}")
         return None
 
@@ -418,25 +411,37 @@ class Worker:
     def _hear(self, wishes):
         self._heard = tuple(int(wish) for wish in wishes.max(axis=0))
 
-    def _tell(self, message):
-        """Returns [(i, the message of worker i)] of all workers; messages are JSON values."""
-        return [*enumerate(self._tell_bytes(json.dumps(message).encode(), json.loads))]
+    def _tell_failure(self, error):
+        """Tells the others, who wait for a message, why there is none."""
+        with contextlib.suppress(UserError):  # Others may fail as well.
+            self._tell(str(error).encode(), failed=1)
 
-    def _tell_bytes(self, message, read):
-        """Returns `read` of the message of each worker, each of which gives its own."""
-        received = [b""] * len(self._addresses)
+    def _tell(self, message, failed=0):
+        """Returns the messages (bytes) of all workers, each of which gives its own.
+
+        Raises:
+          UserError: another worker has failed and given its reason as a message.
+        """
+        received, failures = [b""] * len(self._addresses), np.zeros(len(self._addresses))
         for start in itertools.count(0, PART):
             part = message[start : start + PART]
             left = max(len(message) - start - PART, 0)
             numbers = np.frombuffer(part.ljust(PART, b"\0"), np.int32)
             with self._waiting():
                 parts = self._session.run(
-                    self._all_parts, {self._own_part: [[len(part), left, *numbers]]}
+                    self._all_parts, {self._own_part: [[len(part), left, failed, *numbers]]}
                 )
-            for i, (size, _, *_) in enumerate(parts):
-                received[i] += parts[i, 2:].tobytes()[:size]
-            if not parts[:, 1].any():
-                return [read(message) for message in received]
+            sizes, lefts, failures = parts[:, :3].T
+            for i, size in enumerate(sizes):
+                received[i] += parts[i, 3:].tobytes()[:size]
+            if not lefts.any():
+                break
+        if failed or failures.any():
+            self._has_told = True
+            raise UserError("; ".join(
+                f"{self._name(i)}: {received[i].decode()}" for i in np.flatnonzero(failures)
+            ))
+        return received
 
     def _gathered(self, tensor):
         """Returns the tensors of all workers, one below the other."""
@@ -596,8 +601,6 @@ def _difference(name, theirs, firsts):
     kind, _, rest = name.partition(".")
     if kind in ("code", "ids"):
         return f"another {rest}" + (" text" if kind == "ids" else "")
-    if kind == "vocabulary":
-        return "another vocabulary"
     return f"{name} {theirs!r}, and worker 0 has {firsts!r}"
 
 
