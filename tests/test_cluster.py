@@ -1,5 +1,6 @@
 """Several workers: the numbers of one process, the same folder, and one line when one fails."""
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import pathlib
 import random
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -297,8 +299,15 @@ def text(tmp_path_factory):
     return write_texts(tmp_path_factory.mktemp("text"), 500)
 
 
-def be_worker(addresses, index, log, argv, fields):
-    """What a process does: it is lstm.py as one worker, and writes its output to log.out, .err."""
+def be_worker(addresses, index, log, argv, fields, namespace=None):
+    """What a process does: it is lstm.py as one worker, and writes its output to log.out, .err.
+
+    It is in a network namespace of that name, or in the one of the tests.
+    """
+    if namespace:
+        with open(f"/run/netns/{namespace}") as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0):
+                raise OSError(ctypes.get_errno(), "setns")
     for stream, name in (sys.stdout, "out"), (sys.stderr, "err"):
         os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT), stream.fileno())
     if addresses:
@@ -328,25 +337,26 @@ class Processes:
             process.kill()
             process.join()
 
-    def start(self, number, text, out, *args, fields=FIELDS, **others):
+    def start(self, number, text, out, *args, fields=FIELDS, addresses=None, namespaces=None):
         """Starts workers that train the text; returns them.
 
         Args:
           number: how many they are.
           text, out, args: the texts, the folder of runs, more words of the command.
           fields: those of the configuration.
-          others: {"worker_1": (args, fields) of worker 1, where it has its own}.
+          addresses: the address of each; free ones of this machine, unless given.
+          namespaces: the network namespace of each; that of the tests, unless given.
         """
-        addresses = free_addresses(number) if number > 1 else []
+        addresses = addresses or (free_addresses(number) if number > 1 else [])
+        argv = [*map(str, ["--config", "some", "--data_path", text, "--save_path", out, *args])]
         workers = []
         for index in range(number):
             log = self._logs / str(self._number)
             self._number += 1
-            its_args, its_fields = others.get(f"worker_{index}", (args, fields))
-            argv = ["--config", "some", "--data_path", text, "--save_path", out, *its_args]
             process = self._context.Process(
                 target=be_worker,
-                args=[addresses, index, str(log), [*map(str, argv)], its_fields],
+                args=[addresses, index, str(log), argv, fields,
+                      namespaces and namespaces[index]],
             )
             open(f"{log}.out", "w").close()
             process.start()
@@ -473,3 +483,59 @@ def test_twenty_kills(processes, tmp_path):
     assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
     rows = history_rows(tmp_path / "whole" / "some")
     assert rows == history_rows(tmp_path / "out" / "some")
+
+
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces with a cable: (names, addresses, a function to plug it up or down)."""
+    names = f"ptb-{os.getpid()}-a", f"ptb-{os.getpid()}-b"
+
+    def ip(*words):
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    def plug(state):
+        ip("-n", names[0], "link", "set", "cable", state)
+
+    try:
+        ip("netns", "add", names[0])
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs network namespaces: {getattr(error, 'stderr', None) or error}")
+    try:
+        ip("netns", "add", names[1])
+        ip("-n", names[0], "link", "add", "cable", "type", "veth", "peer", "cable", "netns",
+           names[1])
+        for name, address in zip(names, ("10.77.0.1/24", "10.77.0.2/24")):
+            ip("-n", name, "address", "add", address, "dev", "cable")
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", "cable", "up")
+        yield names, ["10.77.0.1:2222", "10.77.0.2:2222"], plug
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@pytest.mark.slow
+def test_two_hosts_and_a_cut_cable(processes, text, tmp_path, two_hosts):
+    """Both end with a line after the timeout; the same commands end in the unbroken run's bits."""
+    namespaces, addresses, plug = two_hosts
+    args = "--wait_minutes", "0.1", "--save_minutes", "0.002"
+    whole = finished(processes.start(2, text, tmp_path / "whole", *args))
+
+    def start():
+        return processes.start(
+            2, text, tmp_path / "out", *args, addresses=addresses, namespaces=namespaces
+        )
+
+    workers = start()
+    wait_until(lambda: newest(tmp_path / "out") > 2, workers)
+    plug("down")
+    assert ended(workers) == [2, 2]
+    for index, worker in enumerate(workers):
+        assert worker.err.read_text().splitlines()[-1].startswith(
+            f"lstm.py: worker {1 - index} ({addresses[1 - index]}) did not answer within 6 seconds"
+        )
+    plug("up")
+    printed = finished(start())
+    assert "Going on after" in printed
+    assert perplexities(printed).items() <= perplexities(whole).items()
+    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
