@@ -41,13 +41,14 @@ def write_saved_model(model, folder):
       UserError: the folder is not empty, TensorFlow would take its name for a pattern, it cannot be
         written (and nothing of it is left), or the model's numbers are not finite.
     """
-    folder = _new_folder(folder)
-    if files.PATTERN.search(os.path.abspath(folder)):
+    path = os.path.abspath(files.local_path(str(folder)))
+    if files.PATTERN.search(path):
         raise UserError(
-            f"{os.path.abspath(folder)}: TensorFlow takes this for a pattern and would not find "
-            "the model; name a folder without brackets, stars, question marks and backslashes"
+            f"{path}: TensorFlow takes this for a pattern and would not find the model; name a "
+            "folder without brackets, stars, question marks and backslashes"
         )
     weights = model.weights()
+    folder = _new_folder(folder)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         signatures = _build(model.vocabulary, model.config)
         variables = tf.trainable_variables()
@@ -87,8 +88,8 @@ def write_projector(model, folder, matrix="softmax_w"):
       UserError: there is no such matrix, or the folder is not empty or cannot be written (and
         nothing of it is left).
     """
-    folder = _new_folder(folder)
     vectors = model.vectors(matrix)
+    folder = _new_folder(folder)
     with _whole(folder) as unfinished:
         os.mkdir(unfinished)
         with _open(os.path.join(unfinished, "vectors.tsv")) as file:

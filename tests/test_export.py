@@ -310,7 +310,7 @@ def test_what_was_written_is_said(trained, tmp_path, capsys):
     (["saved_model", "{trained}", "{full}"], "full is not empty; name another folder"),
     (["saved_model", "{trained}", "{file}"], "cannot write {file}: Not a directory"),
     (["saved_model", "{trained}", "{file}/1"], "cannot write {file}/1: "),
-    (["saved_model", "{trained}", "{new}[1]"], "new[1]: TensorFlow takes this for a pattern"),
+    (["saved_model", "{trained}", "{new}[1]/1"], "new[1]/1: TensorFlow takes this for a pattern"),
     (["saved_model", "{trained}", "gs://bucket/1"], "gs://bucket/1 is an address"),
     (["saved_model", "{trained}", "{new}", "--data_path", "x"], "has its own vocabulary"),
     (["saved_model", "{trained}"], "required: folder; --help shows the use"),
