@@ -3,9 +3,10 @@
 Loading takes seconds, so what needs no TensorFlow, such as --help, does not wait for it.
 
 While they load, TensorFlow's libraries write lines to stderr. No log level holds these back. So
-they go to a small process that keeps them: it forgets them when TensorFlow is loaded, and prints
-them when that fails, even where TensorFlow ends this process, as it does on a processor without the
-instructions that it needs. Who sets TF_CPP_MIN_LOG_LEVEL below 3 sees all of them at once.
+they go to a small process that keeps them: it forgets them when TensorFlow is loaded, or when
+Ctrl-C stops that, and prints them when it fails, even where TensorFlow ends this process, as it
+does on a processor without the instructions that it needs. Who sets TF_CPP_MIN_LOG_LEVEL below 3
+sees all of them at once.
 
 Every other module of `ptb` takes TensorFlow from here.
 """
@@ -15,19 +16,22 @@ import os
 import subprocess
 import sys
 
-LOADED = b"\0"  # the last byte that the keeper gets where all went well
+FORGET = b"\0"  # the last byte that the keeper gets where nobody needs what it keeps
 KEEPER = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 kept = sys.stdin.buffer.read()
-if not kept.endswith({LOADED!r}):
+if not kept.endswith({FORGET!r}):
     sys.stderr.buffer.write(kept)
 """
 
 
 @contextlib.contextmanager
 def _stderr_kept():
-    """Keeps what is written to stderr while the block runs, and prints it if the block fails."""
+    """Keeps what is written to stderr while the block runs, and prints it if the block fails.
+
+    Ctrl-C is no failure: what was written then has nothing to do with the end of the block.
+    """
     try:
         keeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", KEEPER], stdin=subprocess.PIPE)
     except (OSError, ValueError, TypeError):  # No process can be started here.
@@ -35,11 +39,17 @@ def _stderr_kept():
         return
     stderr = os.dup(2)
     os.dup2(keeper.stdin.fileno(), 2)
+    failed = True
     try:
         yield
-        with contextlib.suppress(OSError):  # Somebody may have ended the keeper.
-            os.write(2, LOADED)
+        failed = False
+    except KeyboardInterrupt:
+        failed = False
+        raise
     finally:
+        if not failed:
+            with contextlib.suppress(OSError):  # Somebody may have ended the keeper.
+                os.write(2, FORGET)
         os.dup2(stderr, 2)
         os.close(stderr)
         keeper.stdin.close()

@@ -154,10 +154,21 @@ os.write(2, b"why it failed\\n")
     ("os.abort()", -6, "why it failed"),
     ("raise ImportError('broken')", 1, "why it failed"),
     ("sys.exit(0)", 0, "why it failed"),
-    ("raise KeyboardInterrupt", -2, "-c: interrupted"),
 ])
 def test_last_words_of_tensorflow_are_shown(what, status, said, tmp_path):
     """A package in its place that fails while it is imported."""
+    printed = what_loading_prints(what, status, tmp_path)
+    assert said in printed
+    assert ("Traceback" in printed) == (status == 1)
+
+
+def test_ctrl_c_while_tensorflow_loads_is_one_line(tmp_path):
+    printed = what_loading_prints("raise KeyboardInterrupt", -2, tmp_path)
+    assert printed == "-c: interrupted\n"
+
+
+def what_loading_prints(what, status, tmp_path):
+    """Returns stderr of a process in which loading TensorFlow does `what` and ends so."""
     (tmp_path / "tensorflow.py").write_text(FAKE.format(what))
     read, write = os.pipe()
     process = subprocess.Popen(
@@ -168,8 +179,7 @@ def test_last_words_of_tensorflow_are_shown(what, status, said, tmp_path):
     with open(read) as stderr:
         printed = stderr.read()  # until the keeper of the messages is done as well
     assert process.wait() == status
-    assert said in printed
-    assert ("Traceback" in printed) == (status == 1)
+    return printed
 
 
 # configs.py
