@@ -298,10 +298,11 @@ class Run:
             self._flags, restart=None, init_from=found.path, save_path=save_path
         )
         best = self.best_checkpoint(found.position.history)  # The last may be bad, though finite.
+        is_another = best and best.path != found.path
         return (
             f"the last checkpoint with finite weights is {found.path}, after "
             f"{found.position.epoch} epochs and {found.position.step} steps"
-            + (f" (that of the best epoch is {best.path})" if best else "")
+            + (f" (that of the best epoch is {best.path})" if is_another else "")
             + "; lower learning_rate or max_grad_norm in configs.py, and start anew from it: "
             + command
         )

@@ -282,7 +282,10 @@ def test_source_with_weights_that_are_not_finite(source, text, tmp_path):
     assert checkpoint.newest_finite(str(source)) is None
 
 
-def test_command_that_goes_on_after_a_training_diverged(text, tmp_path, monkeypatch, script):
+@pytest.mark.parametrize("saved_within_epoch", [False, True])
+def test_command_that_goes_on_after_a_training_diverged(
+    saved_within_epoch, text, tmp_path, monkeypatch, script
+):
     """The message has it, with every flag, and it works as it is, once the rate is lowered."""
     out = tmp_path / "an  'odd' name"
 
@@ -291,6 +294,8 @@ def test_command_that_goes_on_after_a_training_diverged(text, tmp_path, monkeypa
         max_max_epoch = 2
 
     def diverge(self, *args):
+        if saved_within_epoch and (self.position.epoch, self.position.step) == (1, 3):
+            self._save(self.position)
         if self.position.epoch == 1 and self.position.step == 5:
             raise FloatingPointError("the cost is nan at step 5 of 60")
 
@@ -301,12 +306,14 @@ def test_command_that_goes_on_after_a_training_diverged(text, tmp_path, monkeypa
         process = script(*args, f"--save_path={out}")
     assert process.returncode == 2
     (line,) = [line for line in process.stderr.splitlines() if "nan" in line]
-    path = f"{out}/some/checkpoint-000001"
+    path, where = f"{out}/some/checkpoint-000001", "after 1 epochs and 0 steps"
+    if saved_within_epoch:
+        where = f"after 1 epochs and 3 steps (that of the best epoch is {path})"
+        path = f"{out}/some/checkpoint-000002"
     said = (
         "lstm.py: epoch 2, learning rate 0.500: the cost is nan at step 5 of 60; the last "
-        f"checkpoint with finite weights is {path}, after 1 epochs and 0 steps (that of the best "
-        f"epoch is {path}); lower learning_rate or max_grad_norm in configs.py, and start anew "
-        "from it: "
+        f"checkpoint with finite weights is {path}, {where}; lower learning_rate or max_grad_norm "
+        "in configs.py, and start anew from it: "
     )
     assert line.startswith(said)
     python, program, *words = shlex.split(line.removeprefix(said))
