@@ -109,6 +109,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{message}; --help shows the use")
 
+    def add_model(self):
+        """Adds the arguments that name a trained model: those of LanguageModel.load."""
+        self.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
+        self.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
+        self.add_argument("--best", action="store_true",
+                          help="take the epoch with the lowest valid perplexity, not the last")
+
 
 @contextlib.contextmanager
 def errors_in_one_line(script):

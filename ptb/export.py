@@ -278,10 +278,7 @@ def _parser():
     def command(function, help_):
         sub = commands.add_parser(function.__name__[1:], help=help_, description=help_)
         sub.set_defaults(function=function)
-        sub.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
-        sub.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
-        sub.add_argument("--best", action="store_true",
-                         help="take the epoch with the lowest valid perplexity, not the last")
+        sub.add_model()
         return sub
 
     saved_model = command(_saved_model, "Writes a SavedModel, which TensorFlow Serving serves.")

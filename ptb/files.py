@@ -198,8 +198,11 @@ def local_path(path):
     """Returns a path that a user typed, with `~` for the home folder as a shell has it.
 
     Raises:
-      UserError: it is an address, such as gs://bucket/run, or cannot be told to TensorFlow.
+      UserError: it is empty, or an address such as gs://bucket/run, or cannot be told to
+        TensorFlow.
     """
+    if not path:  # A shell writes this for a variable that is not set: "$FOLDER".
+        raise UserError("a path is empty; name a file or folder")
     if re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
         raise UserError(f"{path} is an address; name a folder of this machine")
     try:

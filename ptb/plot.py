@@ -398,16 +398,11 @@ def _parser():
         sub.add_argument("--output", default=output, help=f"the file to write ({output})")
         return sub
 
-    def asks_model(sub):
-        sub.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
-        sub.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
-        sub.add_argument("--best", action="store_true", help="ask the best epoch of a run")
-
     curves = command(_curves, "Draws the perplexities of runs by epoch.", "learning_curves.png")
     curves.add_argument("runs", nargs="+", metavar="run", help="a run's folder")
 
     gates = command(_gates, "Draws what the units compute at each word of a sentence.", "gates.png")
-    asks_model(gates)
+    gates.add_model()
     gates.add_argument("--prompt", required=True, help=f"the sentence, of up to {MOST_WORDS} words")
     gates.add_argument("--layer", type=int, help="draw this layer only; 1 reads the words")
     gates.add_argument("--units", type=_unit_numbers, metavar="N,N,…",
@@ -415,7 +410,7 @@ def _parser():
 
     units = command(_units, "Finds the ten units that follow the place in a line best, draws one.",
                     "units.png")
-    asks_model(units)
+    units.add_model()
     units.add_argument("--text", required=True, help="a text file, or - for stdin")
     units.add_argument("--by", choices=EXPLANATIONS, help="compare with this one only (all three)")
     return parser

@@ -682,7 +682,8 @@ def refuse_another_run(folder, found, facts, source):
         )
         if all(before.get(f"config.{name}") == now.get(f"config.{name}")
                for name in checkpoint.SIZES):
-            message += f"; with another --save_path, --init_from {folder} starts from its weights"
+            start = files.as_typed(["--init_from", folder])
+            message += f"; with another --save_path, {start} starts from its weights"
         raise UserError(message)
 
 
