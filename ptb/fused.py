@@ -139,8 +139,7 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
         sums = tf.reduce_sum(exps, axis=1)
 
         def grad(d_loss):
-            d_logits = tf.cast(exps, factor_type)
-            d_logits = tf.tensor_scatter_nd_sub(d_logits, places, tf.cast(sums, factor_type))
+            d_logits = tf.cast(tf.tensor_scatter_nd_sub(exps, places, sums), factor_type)
             scale = tf.expand_dims(d_loss / sums, 1)
             d_output = tf.matmul(d_logits, softmax_w, transpose_b=True)
             d_output = tf.cast(d_output, output.dtype) * scale
