@@ -48,7 +48,9 @@ LOOK = 2.0  # seconds of waiting after which a worker looks whether the others a
 LINGER = 1.5  # seconds for which the server of a worker that ends still answers
 PATIENCE = 5  # seconds within which a worker that is alive answers
 GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
-REFUSED = "Connection refused"
+REFUSED, SILENT = "Connection refused", "no answer"  # why a worker cannot be reached
+# What an HTTP/2 client says first: a fixed text, and settings, of which there are none.
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 AGAIN = "start the same commands again on all workers"
 
 _here = threading.local()  # Like TensorFlow's default graph, the workers are those of a thread.
@@ -268,10 +270,10 @@ class Worker:
         if "joining a group with size" in str(error):
             return UserError("TF_CONFIG: the workers do not agree on how many they are")
         for _ in range(int(PATIENCE / TICK)):
-            problems = [(i, self._problem_of_connecting(i)) for i in self._others()]
-            away = [f"{self._name(i)} {_fate(problem)}" for i, problem in problems if problem]
-            if away:
-                return UserError(f"{'; '.join(away)}; {AGAIN}")
+            problems = self._problems(PATIENCE)
+            if problems:
+                fates = [f"{self._name(i)} {_fate(why)}" for i, why in problems.items()]
+                return UserError(f"{'; '.join(fates)}; {AGAIN}")
             time.sleep(TICK)
         if not self._has_told:
             return UserError(f"the workers cannot talk to each other: {_reason_of(error)}")
@@ -305,46 +307,34 @@ class Worker:
         """Returns when every other worker can be reached; UserError after self._patience."""
         start = time.monotonic()
         with Line() as line:
-            for i in self._others():
-                while problem := self._problem_of_connecting(i):
-                    if time.monotonic() - start >= self._patience:
-                        raise UserError(
-                            f"{self._name(i)} has not come within {self._patience:g} seconds "
-                            f"({problem}); {AGAIN}, or raise --wait_minutes"
-                        )
-                    line.show(f"Waiting for {self._name(i)}: {problem}")
-                    time.sleep(TICK)
-
-    def _others(self):
-        return [i for i in range(len(self._addresses)) if i != self._index]
+            while problems := self._problems(PATIENCE):
+                i, problem = next(iter(problems.items()))
+                if time.monotonic() - start >= self._patience:
+                    raise UserError(
+                        f"{self._name(i)} has not come within {self._patience:g} seconds "
+                        f"({problem}); {AGAIN}, or raise --wait_minutes"
+                    )
+                line.show(f"Waiting for {self._name(i)}: {problem}")
+                time.sleep(TICK)
 
     def _name(self, i):
         return f"worker {i} ({self._addresses[i]})"
 
-    def _problem_of_connecting(self, i):
-        """Returns why no connection to a worker can be made; "" where one can be."""
-        try:
-            socket.create_connection(_host_and_port(self._addresses[i]), PATIENCE).close()
-        except ConnectionRefusedError:
-            return REFUSED
-        except OSError as error:
-            return error.strerror or str(error)
-        except UnicodeError:
-            return "not a name of a host"
-        return ""
+    def _problems(self, patience):
+        """Returns {i: why worker i does not answer} of those that do not within so many seconds."""
+        others = [i for i in range(len(self._addresses)) if i != self._index]
+        problems = dict.fromkeys(others, SILENT)
 
-    def _answers(self, i):
-        """Returns whether a worker's server answers, which a process that is halted does not."""
-        answered = threading.Event()
+        def ask(i):
+            problems[i] = _problem_of(self._addresses[i], patience)
 
-        def ask():
-            options = tf.ConfigProto(device_filters=[f"/job:worker/task:{i}"])
-            with contextlib.suppress(tf.errors.OpError), tf.Graph().as_default():
-                tf.Session(f"grpc://{self._addresses[i]}", config=options).list_devices()
-                answered.set()
-
-        threading.Thread(target=ask, daemon=True).start()
-        return answered.wait(PATIENCE)
+        threads = [threading.Thread(target=ask, args=[i], daemon=True) for i in others]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + patience
+        for thread in threads:
+            thread.join(max(end - time.monotonic(), 0))  # A name may take long to be resolved.
+        return {i: problem for i, problem in problems.items() if problem}
 
     @contextlib.contextmanager
     def _waiting(self):
@@ -368,34 +358,18 @@ class Worker:
                 continue
             problem = None
             if waited >= self._patience:
+                silent = map(self._name, self._problems(PATIENCE))
                 problem = (
-                    f"{self._silent()} within {self._patience:g} seconds; {AGAIN}, or raise "
-                    "--wait_minutes"
+                    f"{' and '.join(silent) or 'another worker'} did not answer within "
+                    f"{self._patience:g} seconds; {AGAIN}, or raise --wait_minutes"
                 )
             elif waited and waited % LOOK == 0:
-                gone = [i for i in self._others() if self._problem_of_connecting(i) == REFUSED]
+                gone = [i for i, why in self._problems(TICK).items() if why == REFUSED]
                 if gone:
                     names = " and ".join(map(self._name, gone))
                     problem = f"{names} {_fate(REFUSED)}; {AGAIN}"
             if problem and self._wait is last:
                 self._give_up(problem)
-
-    def _silent(self):
-        """Returns which workers do not answer, as the beginning of a sentence."""
-        others = self._others()
-        answers = [False] * len(others)
-
-        def ask(place):
-            i = others[place]
-            answers[place] = not self._problem_of_connecting(i) and self._answers(i)
-
-        threads = [threading.Thread(target=ask, args=[k]) for k in range(len(others))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        names = [self._name(i) for i, answer in zip(others, answers) if not answer]
-        return f"{' and '.join(names) or 'some other worker'} did not answer"
 
     def _give_up(self, message):
         clear = "\r\033[K" if sys.stderr.isatty() else ""
@@ -565,6 +539,26 @@ def read_tf_config(text):
     if type(index) is not int or not 0 <= index < len(cluster[job]):
         fail(f"has task index {index!r}; the cluster has {len(cluster[job])} of type {job}")
     return addresses, index + (len(chiefs) if job == "worker" else 0)
+
+
+def _problem_of(address, patience):
+    """Returns why the server at an address does not answer within so many seconds, or "".
+
+    A connection alone says little, because the system opens it even where the process is halted.
+    But a gRPC server answers the greeting with which HTTP/2 begins.
+    """
+    try:
+        with socket.create_connection(_host_and_port(address), patience) as connection:
+            connection.sendall(GREETING)
+            return "" if connection.recv(1) else "it does not speak TensorFlow's protocol"
+    except ConnectionRefusedError:
+        return REFUSED
+    except TimeoutError:
+        return SILENT
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnicodeError:
+        return "not a name of a host"
 
 
 def _fate(problem):

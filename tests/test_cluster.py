@@ -313,7 +313,8 @@ def be_worker(addresses, index, log, argv, fields, namespace=None):
     if addresses:
         os.environ["TF_CONFIG"] = tf_config(addresses, index)
     configs.SomeConfig = type("SomeConfig", (configs.TstConfig,), fields)
-    command_line.run(lstm.main, ["lstm.py", *argv])
+    sys.argv = ["lstm.py", *argv]
+    command_line.run(lstm.main)
 
 
 class Processes:

@@ -12,6 +12,11 @@ Four contenders take turns, round by round:
 Printed are the medians over all rounds; the ratio of `workers` to `alone`, which is what the
 exchange costs; the words/s of `larger` and `process`; and the bytes that `workers` send in a step,
 counted by /proc/net/dev and by formula (see sent_bytes). Let nothing else run meanwhile.
+
+    python tests/benchmarks/cluster_speed.py --config medium --paper
+
+prints what the formula gives for clusters that are not here: the bytes that a worker sends in a
+step, and the time that they take on networks of several speeds.
 """
 
 import argparse
@@ -45,6 +50,20 @@ def sent_bytes(config, workers):
     rows = config.batch_size // workers
     put_together = words * (size + 1) + rows * (config.num_steps + 2 * layers * size + 2)
     return 4 * (2 * (workers - 1) / workers * summed + (workers - 1) * put_together)
+
+
+def on_paper(config, name):
+    """Prints what each of several workers sends in a step, and how long that takes at least."""
+    print(f"{name}: what a worker sends in a step, and the milliseconds for it at … Gbit/s")
+    print(f"{'workers':>7}{'rows in all':>12}{'MB':>8}{'1':>8}{'10':>8}{'100':>8}")
+    for workers, rows in (4, 20), (20, 20), (4, 80), (16, 320), (64, 1280):
+        all_rows = types.SimpleNamespace(**{
+            field: getattr(config, field) for field in dir(config) if not field.startswith("_")
+        })
+        all_rows.batch_size = rows
+        sent = sent_bytes(all_rows, workers)
+        times = "".join(f"{8e3 * sent / gigabits / 1e9:8.1f}" for gigabits in (1, 10, 100))
+        print(f"{workers:7}{rows:12}{sent / 1e6:8.1f}{times}")
 
 
 def work(fields, ids, steps):
@@ -125,6 +144,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="timed steps of a round")
     parser.add_argument("--only", nargs="+", help="some contenders only: alone workers …")
+    parser.add_argument("--paper", action="store_true", help="print the formula's table, no more")
     parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--ids", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -137,6 +157,9 @@ def main():
     from ptb.command_line import POSITIVE, WHOLE, get_config
 
     config = get_config(args.config, configs)
+    if args.paper:
+        on_paper(config, args.config)
+        return
     fields = {name: getattr(config, name) for name in (*WHOLE, *POSITIVE)}
     corpus = dataset.find_corpus(args.data_path, explicit=args.data_path != "simple-examples/data")
     data = reader.ptb_raw_data(corpus.folder, config.vocab_size)[0]
