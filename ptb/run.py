@@ -290,8 +290,11 @@ class Run:
     def _way_on(self):
         """Returns what a person can do when the training has diverged."""
         found = checkpoint.newest_finite(self.folder)
-        if not found:
-            return "lower learning_rate, init_scale or max_grad_norm in configs.py"
+        if not found:  # The same command begins again, from the same first weights.
+            fields = "learning_rate or max_grad_norm" if self._source.path else (
+                "learning_rate, init_scale or max_grad_norm"
+            )
+            return f"lower {fields} in configs.py"
         others = (f"{self.folder}-{number}" for number in itertools.count(2))
         save_path = next(path for path in others if not os.path.lexists(path))
         command = command_of(

@@ -329,6 +329,21 @@ def test_command_that_goes_on_after_a_training_diverged(
     assert f"Saving model to {out}/some-2/some/checkpoint-000002/model.ckpt." in process.stdout
 
 
+def test_diverged_before_the_first_checkpoint(trained, text, tmp_path, monkeypatch, script):
+    """init_scale decides no weights that come from another model."""
+
+    def diverge(self):
+        raise FloatingPointError("the cost is nan at step 0 of 60")
+
+    monkeypatch.setattr(configs, "SomeConfig", OtherConfig, raising=False)
+    monkeypatch.setattr(run.Training, "_save_when_due", diverge)
+    args = ["--config=some", f"--data_path={text}", f"--save_path={tmp_path}"]
+    for more, fields in ([], "learning_rate, init_scale or"), ([trained], "learning_rate or"):
+        process = script(*args, *(f"--init_from={path}" for path in more))
+        assert process.returncode == 2
+        assert f"step 0 of 60; lower {fields} max_grad_norm in configs.py\n" in process.stderr
+
+
 @pytest.mark.parametrize("save_minutes", [0, 5])
 def test_weights_that_are_not_finite_are_never_saved(save_minutes, text, tmp_path, monkeypatch):
     """Here the update of the last step of an epoch leaves them so, and no cost shows it."""
