@@ -20,6 +20,7 @@ import pytest
 import configs
 import lstm
 import models
+from conftest import ROOT
 from ptb import cluster, command_line
 from ptb.errors import UserError
 from ptb.quiet import tf
@@ -540,3 +541,41 @@ def test_two_hosts_and_a_cut_cable(processes, text, tmp_path, two_hosts):
     assert "Going on after" in printed
     assert perplexities(printed).items() <= perplexities(whole).items()
     assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_launcher(text, tmp_path):
+    """It shows worker 0's lines, passes Ctrl-C on, and ends with the worst exit status."""
+    def launch(out, *args):
+        command = [
+            sys.executable, "-m", "ptb.cluster", "--workers", "2", "lstm.py", "--config", "tst",
+            "--data_path", text, "--save_path", out, *args,
+        ]
+        return subprocess.Popen(
+            [*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    launcher = launch(tmp_path / "whole")
+    whole, stderr = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, stderr
+    assert whole.count("Epoch: 1 Learning rate: 1.000\n") == 1
+    launcher = launch(tmp_path / "out")
+    while " perplexity: " not in launcher.stdout.readline():
+        assert launcher.poll() is None
+    launcher.send_signal(signal.SIGINT)
+    _, stderr = launcher.communicate(timeout=300)
+    path = tmp_path / "out" / "tst" / "checkpoint-000001"
+    assert launcher.returncode == 130
+    assert sorted(stderr.splitlines()) == [
+        f"lstm.py: stopped; the same command goes on from {path}",
+        f"worker 1: lstm.py: stopped; the same command goes on from {path}",
+    ]
+    launcher = launch(tmp_path / "out", "--seed", "2")
+    _, stderr = launcher.communicate(timeout=300)
+    assert launcher.returncode == 2
+    assert stderr.count(f"{tmp_path}/out/tst has another run: seed was 1 and is 2.") == 2
+    launcher = launch(tmp_path / "out")
+    stdout, stderr = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, stderr
+    assert perplexities(stdout).items() <= perplexities(whole).items()
