@@ -422,6 +422,7 @@ def test_stopped_workers_go_on_as_one_process_and_as_others(processes, text, tmp
         assert float(value) == pytest.approx(float(expected[what]), rel=0.01)
 
 
+@pytest.mark.slow
 def test_killed_worker_is_named_and_the_same_commands_end_in_the_same_bits(
     processes, text, tmp_path
 ):
