@@ -31,7 +31,7 @@ from ptb import files, reader
 from ptb.errors import UserError
 from ptb.history import EpochResult, best_epoch
 from ptb.quiet import tf
-from ptb.rnn import LSTMStateTuple
+from ptb.rnn import LSTMStateTuple, state_type
 
 PREFIX = "checkpoint-"
 KEPT = 2  # number of newest checkpoints that stay in a run's folder, besides the best epoch's
@@ -557,9 +557,8 @@ def _state(path, facts):
         return None
     config = facts["config"]
     shape = (config["batch_size"], config["hidden_size"])
-    state_type = "float16" if facts["number_type"] == "float16" else "float32"
     kinds = {(array.shape, str(array.dtype)) for pair in state for array in pair}
-    if (len(state), kinds) != (config["num_layers"], {(shape, state_type)}):
+    if (len(state), kinds) != (config["num_layers"], {(shape, state_type(facts["number_type"]))}):
         raise ValueError
     return state
 

@@ -105,9 +105,26 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(*args, formatter_class=layout, allow_abbrev=False, **kwargs)
+        self._commands = None
 
     def error(self, message):
         raise UserError(f"{message}; --help shows the use")
+
+    def command(self, function, help_):
+        """Adds a command and returns the Parser of its arguments.
+
+        Args:
+          function: what the command does; its name is that of the command after a `_`, and the
+            parsed arguments have it as `function`.
+          help_: a sentence.
+        """
+        if self._commands is None:
+            self._commands = self.add_subparsers(
+                metavar="command", required=True, parser_class=Parser
+            )
+        added = self._commands.add_parser(function.__name__[1:], help=help_, description=help_)
+        added.set_defaults(function=function)
+        return added
 
     def add_model(self):
         """Adds the arguments that name a trained model: those of LanguageModel.load."""

@@ -12,11 +12,10 @@ gensim and many others, the projector's files by TensorBoard.
 
 import contextlib
 import os
-import sys
 
 from ptb import command_line, files, reader, rnn
 from ptb.errors import UserError
-from ptb.language_model import MATRICES, LanguageModel
+from ptb.language_model import MATRICES, model_of
 from ptb.quiet import session_config, tf
 
 
@@ -272,19 +271,14 @@ def _vectors(model, args):
 
 def _parser():
     parser = command_line.Parser(prog="python -m ptb.export", description=__doc__)
-    commands = parser.add_subparsers(metavar="command", required=True, parser_class=
-                                     command_line.Parser)
-
-    def command(function, help_):
-        sub = commands.add_parser(function.__name__[1:], help=help_, description=help_)
-        sub.set_defaults(function=function)
-        sub.add_model()
-        return sub
-
-    saved_model = command(_saved_model, "Writes a SavedModel, which TensorFlow Serving serves.")
+    saved_model = parser.command(
+        _saved_model, "Writes a SavedModel, which TensorFlow Serving serves."
+    )
+    saved_model.add_model()
     saved_model.add_argument("folder", help="the folder to write; it must be new or empty")
 
-    vectors = command(_vectors, "Writes the words' vectors in word2vec's text format.")
+    vectors = parser.command(_vectors, "Writes the words' vectors in word2vec's text format.")
+    vectors.add_model()
     vectors.add_argument("file", nargs="?", help="the file to write")
     vectors.add_argument("--projector", metavar="FOLDER",
                          help="a folder to write for TensorBoard's projector; new or empty")
@@ -298,8 +292,7 @@ def main(argv=None):
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("export.py"):
         args = _parser().parse_args(argv)
-        with LanguageModel.load(args.model, args.data_path, args.best) as model:
-            print(model.description, file=sys.stderr)
+        with model_of(args) as model:
             args.function(model, args)
 
 

@@ -11,6 +11,7 @@ tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocab
 --data_path names the corpus it was trained on.
 """
 
+import contextlib
 import functools
 import io
 import itertools
@@ -124,7 +125,7 @@ class LanguageModel:
         self._unk = self._ids.get(reader.UNK)
         self.config = types.SimpleNamespace(**config)
         self._factor_type = tf.as_dtype(number_type)
-        self._data_type = tf.float16 if number_type == "float16" else tf.float32
+        self._data_type = tf.as_dtype(rnn.state_type(number_type))
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = self._network(batch_size=1, num_steps=1)
@@ -563,6 +564,14 @@ def _check(right, name, value, allowed):
         raise UserError(f"{name} is {value}; it must be {allowed}")
 
 
+@contextlib.contextmanager
+def model_of(args):
+    """Yields the LanguageModel that the arguments of Parser.add_model name, and says what it is."""
+    with LanguageModel.load(args.model, args.data_path, args.best) as model:
+        print(model.description, file=sys.stderr)
+        yield model
+
+
 def say_unknown(model, text):
     """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`."""
     unknown = model.unknown_words(text)
@@ -656,14 +665,11 @@ def _shown_perplexity(log_prob, words):
 
 def _parser():
     parser = command_line.Parser(prog="python -m ptb.language_model", description=__doc__)
-    commands = parser.add_subparsers(metavar="command", required=True, parser_class=
-                                     command_line.Parser)
 
     def command(function, help_):
-        sub = commands.add_parser(function.__name__[1:], help=help_, description=help_)
-        sub.set_defaults(function=function)
-        sub.add_model()
-        return sub
+        added = parser.command(function, help_)
+        added.add_model()
+        return added
 
     generate = command(_generate, "Goes on from a prompt, word by word.")
     generate.add_argument("--prompt", required=True, help="the words to go on from")
@@ -697,8 +703,7 @@ def main(argv=None):
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("language_model.py"):
         args = _parser().parse_args(argv)
-        with LanguageModel.load(args.model, args.data_path, args.best) as model:
-            print(model.description, file=sys.stderr)
+        with model_of(args) as model:
             args.function(model, args)
 
 

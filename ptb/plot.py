@@ -343,10 +343,9 @@ def _curves(args):
 
 def _gates(args):
     load_matplotlib()  # Where it is missing, nobody waits for TensorFlow to hear that.
-    from ptb.language_model import LanguageModel, say_unknown
+    from ptb.language_model import model_of, say_unknown
 
-    with LanguageModel.load(args.model, args.data_path, args.best) as model:
-        print(model.description, file=sys.stderr)
+    with model_of(args) as model:
         say_unknown(model, args.prompt)
         draw_gates(model, args.prompt, args.output, args.layer, args.units)
     print(f"Gates in {args.output}")
@@ -355,12 +354,11 @@ def _gates(args):
 def _units(args):
     load_matplotlib()
     from ptb import reader, units
-    from ptb.language_model import LanguageModel, say_unknown
+    from ptb.language_model import model_of, say_unknown
 
     pieces = reader.read_lines(0 if args.text == "-" else files.local_path(args.text))
     words = reader.split_words("".join(itertools.chain.from_iterable(pieces)))
-    with LanguageModel.load(args.model, args.data_path, args.best) as model:
-        print(model.description, file=sys.stderr)
+    with model_of(args) as model:
         say_unknown(model, words)
         found = units.best_explained(model, words, args.by)
         print("layer", "unit", "explained_by", "correlation", sep="\t")
@@ -389,14 +387,11 @@ def _unit_numbers(text):
 
 def _parser():
     parser = command_line.Parser(prog="python -m ptb.plot", description=__doc__)
-    commands = parser.add_subparsers(metavar="command", required=True, parser_class=
-                                     command_line.Parser)
 
     def command(function, help_, output):
-        sub = commands.add_parser(function.__name__[1:], help=help_, description=help_)
-        sub.set_defaults(function=function)
-        sub.add_argument("--output", default=output, help=f"the file to write ({output})")
-        return sub
+        added = parser.command(function, help_)
+        added.add_argument("--output", default=output, help=f"the file to write ({output})")
+        return added
 
     curves = command(_curves, "Draws the perplexities of runs by epoch.", "learning_curves.png")
     curves.add_argument("runs", nargs="+", metavar="run", help="a run's folder")

@@ -187,6 +187,11 @@ def number_type(flags):
     return "float16" if flags.use_fp16 else "float32"
 
 
+def state_type(number_type):
+    """Returns the name of the type of activations and of the state in a run of a number type."""
+    return "float16" if number_type == "float16" else "float32"
+
+
 def product(a, b):
     """Returns the matrix product in the type of `a`; both factors are taken in the type of `b`."""
     return tf.cast(tf.matmul(tf.cast(a, b.dtype), b), a.dtype)

@@ -254,9 +254,10 @@ class Run:
         if self._found:
             self.load(session, self._found.variables_path)
         else:
-            for variable in tf.trainable_variables() if self._source.values else ():
-                checkpoint.assign(session, variable, self._source.values[variable.op.name])
-            self._source = self._source._replace(values=None)  # It may be large.
+            if self._source.values:
+                for variable in tf.trainable_variables():
+                    checkpoint.assign(session, variable, self._source.values[variable.op.name])
+                self._source = self._source._replace(values=None)  # It may be large.
             self._workers.spread(session, tf.global_variables())
         epochs, train_size = self.position.epoch, model.input.epoch_size
         self.save_history(self.position.history)

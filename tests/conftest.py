@@ -108,9 +108,13 @@ def train(config, data_path, out, *args):
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """A folder with a corpus of 30 word types, large enough for one step of TstConfig."""
-    folder = tmp_path_factory.mktemp("corpus")
+    return write_corpus(tmp_path_factory.mktemp("corpus"), train_lines=300)
+
+
+def write_corpus(folder, train_lines):
+    """Writes a corpus of at most 30 word types into a folder, and returns that."""
     rng = random.Random(7)
-    for part, lines in ("train", 300), ("valid", 60), ("test", 20):
+    for part, lines in ("train", train_lines), ("valid", 60), ("test", 20):
         text = "".join(
             " ".join(f"w{min(int(rng.expovariate(0.2)), 29)}" for _ in range(rng.randint(3, 12)))
             + "\n"

@@ -112,6 +112,21 @@ def randomize(session, scale, seed=0):
     load(session, values)
 
 
+def costs(config, ids, steps):
+    """Trains a model on ids for so many steps, the state carried along; returns their costs."""
+    found = []
+    with built(config, ids) as (session, model, _, _):
+        model.assign_lr(session, config.learning_rate)
+        state = session.run(model.initial_state)
+        for step in range(steps):
+            feed = {model.input.step: step}
+            for names, values in zip(model.initial_state, state):
+                feed.update(zip(names, values))
+            cost, state, _ = session.run([model.cost, model.final_state, model.train_op], feed)
+            found.append(cost)
+    return np.array(found)
+
+
 def difference(a, b):
     """Returns ‖a − b‖ / ‖b‖."""
     return np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b)

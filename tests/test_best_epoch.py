@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import models
-from conftest import train
+from conftest import train, write_corpus
 from ptb import checkpoint, language_model, run
 from ptb.errors import Stopped, UserError
 from ptb.language_model import LanguageModel
@@ -27,16 +26,7 @@ OverfittedConfig = type("OverfittedConfig", (models.TinyConfig,), FIELDS)
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     """A folder with a text that is too short to train on for four epochs."""
-    folder = tmp_path_factory.mktemp("text")
-    rng = random.Random(7)
-    for part, lines in ("train", 60), ("valid", 60), ("test", 20):
-        text = "".join(
-            " ".join(f"w{min(int(rng.expovariate(0.2)), 29)}" for _ in range(rng.randint(3, 12)))
-            + "\n"
-            for _ in range(lines)
-        )
-        (folder / f"ptb.{part}.txt").write_text(text, encoding="utf-8")
-    return folder
+    return write_corpus(tmp_path_factory.mktemp("text"), train_lines=60)
 
 
 @pytest.fixture(scope="module")

@@ -34,21 +34,6 @@ class NarrowConfig(models.TinyConfig):
     vocab_size = 300
 
 
-def fifty_costs(config, ids):
-    """Trains for fifty steps; returns their costs."""
-    costs = []
-    with models.built(config, ids) as (session, model, _, _):
-        model.assign_lr(session, config.learning_rate)
-        state = session.run(model.initial_state)
-        for step in range(50):
-            feed = {model.input.step: step}
-            for names, values in zip(model.initial_state, state):
-                feed.update(zip(names, values))
-            cost, state, _ = session.run([model.cost, model.final_state, model.train_op], feed)
-            costs.append(cost)
-    return np.array(costs)
-
-
 @BOTH
 @pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
 @pytest.mark.parametrize("keep_prob", [1.0, 0.5])
@@ -56,9 +41,9 @@ def test_trains_like_float32(keep_prob, rnn_mode, flag, flags):
     flags.rnn_mode = rnn_mode
     ids = np.minimum(np.random.default_rng(3).geometric(0.02, 3000), 300) - 1
     config = type("NarrowConfig", (NarrowConfig,), {"keep_prob": keep_prob})()
-    in_32_bits = fifty_costs(config, ids)
+    in_32_bits = models.costs(config, ids, steps=50)
     flags[flag].value = True
-    in_16_bits = fifty_costs(config, ids)
+    in_16_bits = models.costs(config, ids, steps=50)
     assert np.all(np.isfinite(in_16_bits))
     assert np.any(in_16_bits != in_32_bits)
     assert np.abs(in_16_bits / in_32_bits - 1).max() < 0.02
