@@ -99,9 +99,7 @@ class PTBModel:
 
         cell = rnn.MultiRNNCell([attn_cell(layer) for layer in range(config.num_layers)])
         self._initial_state = cell.zero_state(batch_size, data_type())
-        input_data, targets, state = workers.own_rows(
-            (input_.input_data, input_.targets, self._initial_state)
-        )
+        input_data, state = workers.own_rows((input_.input_data, self._initial_state))
 
         with tf.device("/cpu:0"):
             embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
@@ -129,13 +127,12 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        softmax_w = tf.cast(softmax_w, factor_type())
         # As the article's sequence_loss_by_example: the logits are output @ softmax_w + softmax_b,
         # and the loss of a word is -log softmax(logits)[target].
-        targets = tf.reshape(targets, [-1])
         fast = FLAGS.rnn_mode == "fused"
-        loss = rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast)
-        self.loss, self._final_state = workers.gather(loss, state)
+        self.loss, self._final_state = workers.sequence_loss(
+            output, softmax_w, softmax_b, input_.targets, fast, factor_type(), state
+        )
         self._cost = cost = tf.reduce_sum(self.loss) / batch_size
 
         if not is_training:
@@ -144,8 +141,9 @@ class PTBModel:
         self._lr = tf.Variable(0.0, trainable=False)
         tvars = tf.trainable_variables()
         # The gradients of all workers are added up first, so that the norm is that of the batch.
-        grads = workers.add(tf.gradients(cost, tvars))
-        grads, _ = tf.clip_by_global_norm(grads, config.max_grad_norm, workers.global_norm(grads))
+        grads = workers.add(tf.gradients(cost, tvars), tvars)
+        norm = workers.global_norm(grads, tvars)
+        grads, _ = tf.clip_by_global_norm(grads, config.max_grad_norm, norm)
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
         self._train_op = optimizer.apply_gradients(zip(grads, tvars), global_step=global_step)
 

@@ -9,7 +9,8 @@ server and collective operations move the numbers.
 
 Each worker computes some rows of every batch. The losses and states of all rows are then put
 together on all workers, so that each knows what a single process would know, and comes to the same
-decisions. Worker 0 alone reads and writes the run's folder, and tells the others what it found.
+decisions. Where that sends less, the softmax layer is shared out by words instead, see OwnWords.
+Worker 0 alone reads and writes the run's folder, and tells the others what it found.
 
 On one machine this module starts the workers, each on its share of the cores or its own GPU:
 
@@ -36,7 +37,7 @@ import time
 
 import numpy as np
 
-from ptb import command_line
+from ptb import command_line, fused, rnn
 from ptb.errors import STOP_SIGNALS, UserError
 from ptb.progress import Line
 from ptb.quiet import session_config, tf
@@ -58,11 +59,11 @@ _here = threading.local()  # Like TensorFlow's default graph, the workers are th
 
 def workers():
     """Returns what stands for all workers in this process: a Worker, or Alone."""
-    return getattr(_here, "workers", None) or Alone()
+    return getattr(_here, "workers", None) or ALONE
 
 
 class Alone:
-    """The only worker: it has all rows, and what several would agree on, it decides."""
+    """The only worker: it has all rows and words, and what several would agree on, it decides."""
 
     is_first = True
     target = ""  # what a session connects to, as `tf.Session` takes it
@@ -71,23 +72,31 @@ class Alone:
         """Returns the ConfigProto of a session."""
         return session_config()
 
-    def compare(self, facts, batch_size):
-        """Raises UserError where the workers' facts differ, or the rows cannot be shared out."""
+    def compare(self, facts, config):
+        """Raises UserError where the workers' facts differ, or the model cannot be shared out."""
 
     def own_rows(self, tensors, axis=0):
         """Returns the worker's own rows of tensors, in whatever they are nested; of a batch."""
         return tensors
 
-    def gather(self, loss, state):
-        """Returns (loss, state) of all rows, given those of the worker's own rows."""
-        return loss, state
+    def sequence_loss(self, output, softmax_w, softmax_b, targets, fast, factor_type, state):
+        """Returns (rnn.sequence_loss, state) of all rows.
 
-    def add(self, gradients):
-        """Returns the sums over all workers of their gradients."""
+        Args:
+          output: [n, size], the softmax layer's input for the worker's own rows.
+          softmax_w, softmax_b: the variables.
+          targets: [batch_size, num_steps] word ids, of all rows.
+          fast, factor_type: see rnn.sequence_loss.
+          state: that of the worker's own rows.
+        """
+        return rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast, factor_type), state
+
+    def add(self, gradients, variables):
+        """Returns the gradients of all rows, given what own rows and own words add to them."""
         return gradients
 
-    def global_norm(self, gradients):
-        """Returns the global norm of the sums."""
+    def global_norm(self, gradients, variables):
+        """Returns the global norm of what add returned."""
         return tf.global_norm(gradients)
 
     def on_first(self, function):
@@ -97,6 +106,9 @@ class Alone:
     def spread(self, session, variables):
         """Sets the variables of all workers to the values that worker 0 has."""
 
+    def collect(self, session, variables):
+        """Sets the variables of all workers to what each has learned of its own words."""
+
     def agree(self, signum, save_is_due):
         """Returns (signal, whether to save) as all have agreed in the last step.
 
@@ -105,6 +117,9 @@ class Alone:
           save_is_due: whether it is time to save; worker 0 is asked.
         """
         return signum, save_is_due
+
+
+ALONE = Alone()
 
 
 class Worker:
@@ -125,6 +140,7 @@ class Worker:
         self._index = index
         self._patience = patience
         self._keys = itertools.count(1)  # one for each collective operation, in the same order
+        self._own_words = None  # once there is a model: its OwnWords, or False if shared by rows
         self._has_told = False  # whether nobody listens any more to why this worker fails
         self._wishes = (0, 0)  # what this worker asks for in the next step: signal, save
         self._heard = (0, 0)  # what was asked for in the last step, by all workers together
@@ -136,7 +152,7 @@ class Worker:
         self._wait_for_all()
         with tf.Graph().as_default():
             self._own_part = tf.placeholder(tf.int32, [1, 3 + PART // 4])
-            self._all_parts = self._gathered(self._own_part)
+            self._all_parts = self.gathered(self._own_part)
             self._session = tf.Session(self.target, config=self.session_options())
 
     def session_options(self):
@@ -145,7 +161,7 @@ class Worker:
         options.device_filters.append(f"/job:worker/task:{self._index}")
         return options
 
-    def compare(self, facts, batch_size):
+    def compare(self, facts, config):
         facts = {**facts, **{f"code.{name}": value for name, value in _checksums_of_code().items()}}
         all_facts = [json.loads(told) for told in self._tell(json.dumps(facts).encode())]
         different = [
@@ -158,15 +174,21 @@ class Worker:
             raise UserError(
                 f"{'; '.join(different)}. All workers need the same flags, files and versions"
             )
-        rows, left = divmod(batch_size, len(self._addresses))
+        number = len(self._addresses)
+        rows, left = divmod(config.batch_size, number)
         if left:
             raise UserError(
-                f"batch_size is {batch_size}, which cannot be shared out evenly among "
-                f"{len(self._addresses)} workers; change one of them"
+                f"batch_size is {config.batch_size}, which cannot be shared out evenly among "
+                f"{number} workers; change one of them"
+            )
+        if config.vocab_size < number:
+            raise UserError(
+                f"vocab_size is {config.vocab_size}, which is not enough for {number} workers; "
+                "each needs a word"
             )
         print(
-            f"Worker {self._index} of {len(self._addresses)} ({self._addresses[self._index]}): "
-            f"rows {self._index * rows + 1} to {(self._index + 1) * rows} of {batch_size}"
+            f"Worker {self._index} of {number} ({self._addresses[self._index]}): "
+            f"rows {self._index * rows + 1} to {(self._index + 1) * rows} of {config.batch_size}"
         )
 
     def own_rows(self, tensors, axis=0):
@@ -175,49 +197,74 @@ class Worker:
 
         return tf.nest.map_structure(own, tensors)
 
-    def gather(self, loss, state):
-        """See Alone. The workers' wishes (see agree) travel with the losses and states."""
-        with tf.name_scope("gather"):
+    def sequence_loss(self, output, softmax_w, softmax_b, targets, fast, factor_type, state):
+        if self._own_words is None:  # All models of a run have to do the same.
+            number, (size, vocab_size) = len(self._addresses), map(int, softmax_w.shape)
+            is_less = by_words(math.prod(targets.shape), size, vocab_size, number)
+            self._own_words = is_less and OwnWords(self, vocab_size, number, self._index)
+        if not self._own_words:
+            targets = self.own_rows(targets)
+            loss = rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast, factor_type)
+            return self._all_rows(loss, state, self.own_rows)
+        if output.dtype == tf.float16:  # Sums of exponentials need the range of float32.
+            output, factor_type = tf.cast(output, tf.float32), None
+        output, state = self._all_rows(output, state, lambda d: self.own_rows(self.sum(d)))
+        own = map(self._own_words.of, (softmax_w, softmax_b))
+        loss = rnn.sequence_loss(output, *own, targets, fast, factor_type, self._own_words)
+        return loss, state
+
+    def _all_rows(self, tensor, state, gradient):
+        """Returns (tensor, state) of all rows, given those of the own rows.
+
+        The workers' wishes (see agree) travel with them.
+
+        Args:
+          tensor: [n] or [n, size], num_steps values or lines for each row.
+          gradient: a function of the gradient of the whole, which returns that of the own rows.
+        """
+        with tf.name_scope("all_rows"):
             arrays = tf.nest.flatten(state)
             rows = arrays[0].shape[0]
             wishes = tf.numpy_function(self._ask, [], tf.float32)
             wishes.set_shape([2])
-            parts = [tf.reshape(loss, [rows, -1]), *arrays, tf.tile(wishes[None], [rows, 1])]
+            parts = [tf.reshape(tensor, [rows, -1]), *arrays, tf.tile(wishes[None], [rows, 1])]
             sizes = [part.shape[1] for part in parts]
             joined = tf.concat([tf.cast(part, tf.float32) for part in parts], axis=1)
-            losses, *states, wishes = tf.split(self._gathered(joined), sizes, axis=1)
+            whole, *states, wishes = tf.split(self.gathered(joined), sizes, axis=1)
             states = [tf.cast(s, array.dtype) for s, array in zip(states, arrays)]
             with tf.control_dependencies([tf.numpy_function(self._hear, [wishes], [])]):
-                losses = tf.reshape(losses, [-1])
+                whole = tf.reshape(whole, [-1, *tensor.shape[1:]])
+            of_all = tf.custom_gradient(lambda _: (whole, gradient))
+            return of_all(tensor), tf.nest.pack_sequence_as(state, states)
 
-            @tf.custom_gradient
-            def all_losses(_):
-                return losses, self.own_rows
-
-            return all_losses(loss), tf.nest.pack_sequence_as(state, states)
-
-    def add(self, gradients):
+    def add(self, gradients, variables):
         """See Alone. Each sum starts as soon as its gradient is there.
 
         Of IndexedSlices the slices of all workers are put together, one for each occurrence of a
-        word, as a single process has them.
+        word, as a single process has them. What is shared out by words needs no sum.
         """
-        with tf.name_scope("add"):
-            return [
-                tf.IndexedSlices(
-                    self._gathered(gradient.values), self._gathered(gradient.indices),
-                    gradient.dense_shape,
-                ) if isinstance(gradient, tf.IndexedSlices) else self._sum(gradient)
-                for gradient in gradients
-            ]
+        def added(gradient, variable):
+            if self._is_own(variable):
+                return gradient
+            if isinstance(gradient, tf.IndexedSlices):
+                values, indices = map(self.gathered, (gradient.values, gradient.indices))
+                return tf.IndexedSlices(values, indices, gradient.dense_shape)
+            return self.sum(gradient)
 
-    def global_norm(self, gradients):
-        """See Alone. It is the one that worker 0 computes.
+        with tf.name_scope("add"):
+            return list(map(added, gradients, variables))
+
+    def global_norm(self, gradients, variables):
+        """See Alone. What is not shared out by words, worker 0 counts.
 
         A sum of many squares depends on the number of threads, and the workers need the same bits.
         """
-        norm = tf.global_norm(gradients)[None]
-        return self._sum(norm if self.is_first else tf.zeros_like(norm))[0]
+        counted = [
+            gradient for gradient, variable in zip(gradients, variables)
+            if self.is_first or self._is_own(variable)
+        ]
+        norm = tf.global_norm(counted) if counted else tf.zeros([])
+        return tf.sqrt(self.sum(norm[None] ** 2))[0]
 
     def on_first(self, function):
         if not self.is_first:
@@ -248,9 +295,20 @@ class Worker:
             with tf.Session(self.target, config=self.session_options()) as wire, self._waiting():
                 feed_dict = dict(zip(values, session.run(variables))) if self.is_first else {}
                 received = wire.run(sent, feed_dict)
-        assignments = [variable.initializer for variable in variables]
-        session.run(assignments, {a.inputs[1]: v for a, v in zip(assignments, received)})
+        _assign(session, variables, received)
         self._has_told = True  # From here on the others are within a step.
+
+    def collect(self, session, variables):
+        own = list(filter(self._is_own, variables))
+        if not own:
+            return
+        values = [value[..., self._own_words.words] for value in session.run(own)]
+        parts = [pickle.loads(told) for told in self._tell(pickle.dumps(values))]
+        _assign(session, own, [np.concatenate(part, axis=-1) for part in zip(*parts)])
+
+    def _is_own(self, variable):
+        """Returns whether each worker has a variable's columns for its own words only."""
+        return bool(self._own_words) and variable.name in self._own_words.names
 
     def agree(self, signum, save_is_due):
         self._wait = None  # The step has ended.
@@ -402,9 +460,8 @@ class Worker:
             left = max(len(message) - start - PART, 0)
             numbers = np.frombuffer(part.ljust(PART, b"\0"), np.int32)
             with self._waiting():
-                parts = self._session.run(
-                    self._all_parts, {self._own_part: [[len(part), left, failed, *numbers]]}
-                )
+                numbers = np.concatenate([[len(part), left, failed], numbers])
+                parts = self._session.run(self._all_parts, {self._own_part: numbers[None]})
             sizes, lefts, failures = parts[:, :3].T
             for i, size in enumerate(sizes):
                 received[i] += parts[i, 3:].tobytes()[:size]
@@ -417,7 +474,7 @@ class Worker:
             ))
         return received
 
-    def _gathered(self, tensor):
+    def gathered(self, tensor):
         """Returns the tensors of all workers, one below the other."""
         return tf.raw_ops.CollectiveGather(
             input=tensor, group_size=len(self._addresses), group_key=GROUP,
@@ -425,13 +482,89 @@ class Worker:
             shape=[len(self._addresses) * tensor.shape[0], *tensor.shape[1:]],
         )
 
-    def _sum(self, tensor):
+    def sum(self, tensor):
         """Returns the sum of the tensors of all workers."""
         return tf.raw_ops.CollectiveReduce(
             input=tensor, group_size=len(self._addresses), group_key=GROUP,
             instance_key=next(self._keys), merge_op="Add", final_op="Id", subdiv_offsets=[0],
             communication_hint="ring",
         )
+
+
+class OwnWords(fused.Vocabulary):
+    """One worker's part of the vocabulary; it computes the softmax layer for these words only.
+
+    That is for the outputs of all rows, which the workers put together. Then the gradients of
+    softmax_w and softmax_b need not be added up, and each worker updates its own words' columns.
+    What travels instead is the output of every word in the batch, and its gradient, which is less
+    where a batch has fewer words than the vocabulary.
+
+    Args:
+      worker: the Worker.
+      vocab_size: how many words there are in all.
+      number, index: how many workers share them, and which of them this one is.
+
+    Attributes:
+      words: a slice of the word ids.
+      names: the names of the variables that are shared out so.
+    """
+
+    def __init__(self, worker, vocab_size, number, index):
+        self._worker = worker
+        self.words = slice(vocab_size * index // number, vocab_size * (index + 1) // number)
+        self.names = set()
+
+    def of(self, variable):
+        """Returns the columns of a variable that belong to the own words."""
+        self.names.add(variable.name)
+
+        @tf.custom_gradient
+        def own(variable):
+            # TensorFlow's own gradient of the slice takes several times as long.
+            *rows, columns = variable.shape
+            before = tf.zeros([*rows, self.words.start])
+            after = tf.zeros([*rows, columns - self.words.stop])
+            return variable[..., self.words], lambda d_own: tf.concat([before, d_own, after], -1)
+
+        return own(tf.convert_to_tensor(variable))
+
+    def own_targets(self, targets):
+        own = tf.clip_by_value(targets, self.words.start, self.words.stop - 1)
+        return own - self.words.start, tf.cast(tf.equal(own, targets), tf.float32)
+
+    def losses(self, highest, sums, target_logits, is_own):
+        values = tf.stack([highest, sums, target_logits, is_own])[None]
+        values = tf.unstack(self._worker.gathered(values), axis=1)
+        all_highest, all_sums, all_target_logits, all_is_own = values
+        top = tf.reduce_max(all_highest, axis=0)
+        total = tf.reduce_sum(all_sums * tf.exp(all_highest - top), axis=0)
+        target_logits = all_is_own * (all_target_logits + (all_highest - top))
+        losses = tf.log(total) - tf.reduce_sum(target_logits, axis=0)
+        # The sum is one of exp(x - highest), with the own words' highest. Where that is more than
+        # 60 below the top, their probabilities are below 1e-26, and no exact number is needed;
+        # float32 would overflow at 88.
+        return total * tf.exp(tf.minimum(top - highest, 60.0)), losses
+
+
+def by_words(batch_words, size, vocab_size, number):
+    """Returns whether workers send less when they share the softmax layer by words, not by rows.
+
+    By rows, its gradients go round the ring of workers twice. By words, the outputs do so once,
+    their gradients twice, and four numbers for each of the batch's words once from every worker.
+
+    Args:
+      batch_words: how many words all rows of a batch have.
+      size: the number of units.
+      vocab_size: how many words the vocabulary has.
+      number: how many workers there are.
+    """
+    return (3 * size + 4 * number) * batch_words < 2 * (size + 1) * vocab_size
+
+
+def _assign(session, variables, values):
+    """Sets variables; the graph may be finalized."""
+    assignments = [variable.initializer for variable in variables]
+    session.run(assignments, {a.inputs[1]: value for a, value in zip(assignments, values)})
 
 
 def member(flags):

@@ -111,7 +111,32 @@ def _tanh_grad(y, d_y):
     return tf.raw_ops.TanhGrad(y=y, dy=d_y)
 
 
-def softmax_loss(output, softmax_w, softmax_b, targets):
+class Vocabulary:
+    """The words of the softmax layer, which are all here; cluster.OwnWords are a part of them."""
+
+    def own_targets(self, targets):
+        """Returns (the column of each target, 1.0 or 0.0 for whether it is here at all).
+
+        The column of a target that is not here is that of some other word.
+        """
+        return targets, 1.0
+
+    def losses(self, highest, sums, target_logits, is_own):
+        """Returns (sums, losses (nats)), of all words, given what the own words give; all are [n].
+
+        Args:
+          highest: the highest logit x of the own words.
+          sums: the sum of exp(x - highest).
+          target_logits: x - highest of the column that own_targets returned.
+          is_own: what own_targets returned.
+        """
+        return sums, tf.log(sums) - target_logits
+
+
+ALL_WORDS = Vocabulary()
+
+
+def softmax_loss(output, softmax_w, softmax_b, targets, vocabulary=ALL_WORDS):
     """Returns the negative log probability (nats) of each target: [n].
 
     With x the logits, m the largest and s the sum of exp(x - m), the loss is log s + m - x[target]
@@ -124,22 +149,28 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
       softmax_w: [size, vocab_size]. Its type is that of the factors of all products.
       softmax_b: [vocab_size].
       targets: [n] word ids.
+      vocabulary: where only a part of the columns is here, the cluster.OwnWords. The gradient of
+        output is then what this part adds to it.
     """
 
     @tf.custom_gradient
-    def loss(output, softmax_w, softmax_b):
+    def losses(output, softmax_w, softmax_b):
         factor_type = softmax_w.dtype
         logits = tf.matmul(tf.cast(output, factor_type), softmax_w)
         logits = tf.cast(tf.nn.bias_add(logits, tf.cast(softmax_b, factor_type)), output.dtype)
-        logits -= tf.reduce_max(logits, axis=1, keepdims=True)
-        places = tf.stack([tf.range(tf.size(targets)), targets], axis=1)
+        highest = tf.reduce_max(logits, axis=1, keepdims=True)
+        logits -= highest
+        columns, is_own = vocabulary.own_targets(targets)
+        places = tf.stack([tf.range(tf.size(targets)), columns], axis=1)
         target_logits = tf.gather_nd(logits, places)
         with tf.control_dependencies([target_logits]):
             exps = tf.exp(logits)  # It may overwrite the logits, which nobody needs any more.
         sums = tf.reduce_sum(exps, axis=1)
+        sums, loss = vocabulary.losses(highest[:, 0], sums, target_logits, is_own)
 
         def grad(d_loss):
-            d_logits = tf.cast(tf.tensor_scatter_nd_sub(exps, places, sums), factor_type)
+            d_logits = tf.tensor_scatter_nd_sub(exps, places, sums * is_own)
+            d_logits = tf.cast(d_logits, factor_type)
             scale = tf.expand_dims(d_loss / sums, 1)
             d_output = tf.matmul(d_logits, softmax_w, transpose_b=True)
             d_output = tf.cast(d_output, output.dtype) * scale
@@ -151,6 +182,6 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
                 d_softmax = tf.matmul(_transposed(joined), d_logits)
             return d_output, d_softmax[:-1], tf.cast(d_softmax[-1], softmax_b.dtype)
 
-        return tf.log(sums) - target_logits, grad
+        return loss, grad
 
-    return loss(output, softmax_w, softmax_b)
+    return losses(output, softmax_w, softmax_b)

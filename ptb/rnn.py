@@ -202,7 +202,7 @@ def softmax_logits(output, softmax_w, softmax_b):
     return tf.cast(product(output, softmax_w), softmax_b.dtype) + softmax_b
 
 
-def sequence_loss(output, softmax_w, softmax_b, targets, fast):
+def sequence_loss(output, softmax_w, softmax_b, targets, fast, factor_type=None, own_words=None):
     """Returns the negative log probability (nats) of each target.
 
     It is the cross-entropy of softmax_logits with the targets, what the tutorial's
@@ -210,11 +210,18 @@ def sequence_loss(output, softmax_w, softmax_b, targets, fast):
 
     Args:
       output: [n, size], the input of the softmax layer.
-      softmax_w: [size, vocab_size], in the type that the products' factors are to have.
+      softmax_w: [size, vocab_size].
       softmax_b: [vocab_size].
-      targets: [n] word ids.
+      targets: word ids, n in all.
       fast: whether fused.softmax_loss computes it, which gives the same numbers but for rounding.
+      factor_type: the type in which products take their factors, if not that of softmax_w.
+      own_words: the cluster.OwnWords whose columns these are, where not all are here; then
+        fused.softmax_loss computes it in any case.
     """
+    targets = tf.reshape(targets, [-1])
+    softmax_w = tf.cast(softmax_w, factor_type or softmax_w.dtype)
+    if own_words:
+        return fused.softmax_loss(output, softmax_w, softmax_b, targets, own_words)
     if fast and output.dtype != tf.float16:  # Sums of exponentials need the range of float32.
         return fused.softmax_loss(output, softmax_w, softmax_b, targets)
     logits = softmax_logits(output, softmax_w, softmax_b)

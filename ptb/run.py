@@ -144,7 +144,7 @@ def open_run(flags, config, corpus, raw_data, source):
         raise UserError("--use_bf16 and --use_fp16 exclude each other; leave one of them out")
     workers = cluster.workers()
     facts = facts_of(config, corpus.folder, raw_data, flags, source)
-    workers.compare(_flat({**facts, "corpus": {}}), config.batch_size)  # The word ids decide.
+    workers.compare(_flat({**facts, "corpus": {}}), config)  # The word ids decide.
     with contextlib.ExitStack() as locked, Line() as line:
 
         def find():
@@ -498,6 +498,7 @@ class Training:
 
         Raises FloatingPointError where a weight is NaN or infinite; nothing is written then.
         """
+        cluster.workers().collect(self._session, tf.global_variables())
         for variable in tf.trainable_variables():
             if not np.isfinite(self._session.run(variable)).all():
                 raise FloatingPointError(f"{variable.op.name} is not finite any more")

@@ -98,26 +98,71 @@ def trained(config, steps):
             cost, state, _ = session.run([model.cost, model.final_state, model.train_op], feed)
             costs.append(float(cost))
         test_perplexity = lstm.text_perplexity(session, test)
+        cluster.workers().collect(session, tf.global_variables())
         return costs, tf.nest.flatten(state), models.variables(session), test_perplexity
 
 
-@pytest.mark.parametrize("number, keep_prob, rnn_mode, max_grad_norm", [
-    (2, 1.0, "fused", 5), (3, 0.6, "basic", 5), (4, 0.6, "fused", 0.05),
+@pytest.mark.parametrize("number, by_words, keep_prob, rnn_mode, max_grad_norm, number_type", [
+    (2, True, 1.0, "fused", 5, ""), (3, True, 0.6, "basic", 5, ""),
+    (4, True, 0.6, "fused", 0.05, ""), (2, True, 0.6, "fused", 5, "use_bf16"),
+    (2, True, 0.6, "fused", 5, "use_fp16"), (3, False, 1.0, "fused", 5, ""),
+    (2, False, 0.6, "basic", 0.05, ""),
 ])
 def test_numbers_are_those_of_one_process(
-    number, keep_prob, rnn_mode, max_grad_norm, together, flags
+    number, by_words, keep_prob, rnn_mode, max_grad_norm, number_type, together, flags, monkeypatch
 ):
+    monkeypatch.setattr(cluster, "by_words", lambda *_: by_words)
+    tolerance = 5e-3 if number_type else 1e-5
     flags.rnn_mode = rnn_mode
+    if number_type:
+        flags[number_type].value = True
     config = SharedConfig()
     config.keep_prob, config.max_grad_norm = keep_prob, max_grad_norm
     single = trained(config, 20)
     several = together(number, lambda _: trained(config, 20))
     for costs, state, values, test_perplexity in several:
-        np.testing.assert_allclose(costs, single[0], rtol=1e-5)
+        np.testing.assert_allclose(costs, single[0], rtol=tolerance)
         for ours, theirs in zip(state, single[1]):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+            np.testing.assert_allclose(ours, theirs, atol=tolerance)
+        for name, value in values.items():
+            np.testing.assert_allclose(value, single[2][name], atol=tolerance)
         assert_same(several[0][2], values)
-        assert test_perplexity == pytest.approx(single[3], rel=1e-6)
+        assert test_perplexity == pytest.approx(single[3], rel=tolerance)
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_softmax_layer_that_is_shared_out(scale, together, monkeypatch):
+    """Loss and gradients of 10 words and 3 workers; also where a part's exps would overflow."""
+    monkeypatch.setattr(cluster, "by_words", lambda *_: True)
+    rng = np.random.default_rng(3)
+    output, w, b = rng.normal(size=(12, 4)), scale * rng.normal(size=(4, 10)), rng.normal(size=10)
+    targets, weights = rng.integers(0, 10, 12), rng.normal(size=12)
+
+    def work(_):
+        workers = cluster.workers()
+        with tf.Graph().as_default():
+            args = [tf.constant(value, tf.float32) for value in (output, w, b)]
+            w_variable, b_variable = (
+                tf.get_variable(name, initializer=value) for name, value in zip("wb", args[1:])
+            )
+            own, = workers.own_rows(args[:1])
+            loss, _ = workers.sequence_loss(
+                own, w_variable, b_variable, tf.constant(targets[:, None], tf.int32), True, None,
+                (own,),
+            )
+            grads = tf.gradients(loss, [own, w_variable, b_variable], weights.astype(np.float32))
+            with tf.Session(workers.target, config=workers.session_options()) as session:
+                session.run(tf.global_variables_initializer())
+                return session.run([loss, *grads])
+
+    expected = work(0)
+    losses, d_outputs, d_ws, d_bs = zip(*together(3, work))
+    assert losses[0].max() > 88 or scale == 1
+    for loss in losses:
+        assert loss.tobytes() == losses[0].tobytes()
+    for ours, theirs in zip([losses[0], np.concatenate(d_outputs), sum(d_ws), sum(d_bs)], expected):
+        assert np.all(np.isfinite(theirs))
+        assert models.difference(ours, theirs) < 1e-6
 
 
 def test_what_worker_0_has_reaches_the_others_exactly(together):
@@ -185,7 +230,7 @@ def test_workers_that_differ_are_named_on_all(facts, expected, together, monkeyp
     addresses = free_addresses(3)
 
     def work(index):
-        cluster.workers().compare({**same, **(facts if index == 1 else {})}, batch_size=12)
+        cluster.workers().compare({**same, **(facts if index == 1 else {})}, SharedConfig)
 
     for error in together(3, work, addresses):
         assert type(error) is UserError
@@ -199,7 +244,7 @@ def test_worker_that_fails_before_the_others_know_it_is_named(together):
     def work(index):
         if index == 1:
             raise UserError("--config smal: unknown")
-        cluster.workers().compare({}, batch_size=12)
+        cluster.workers().compare({}, SharedConfig)
 
     addresses = free_addresses(2)
     first, second = together(2, work, addresses)
@@ -207,11 +252,16 @@ def test_worker_that_fails_before_the_others_know_it_is_named(together):
     assert str(second) == "--config smal: unknown"
 
 
-def test_rows_that_cannot_be_shared_out(together):
-    errors = together(3, lambda _: cluster.workers().compare({}, batch_size=20))
-    assert {str(error) for error in errors} == {
-        "batch_size is 20, which cannot be shared out evenly among 3 workers; change one of them"
-    }
+@pytest.mark.parametrize("field, value, problem", [
+    ("batch_size", 20, "batch_size is 20, which cannot be shared out evenly among 3 workers; "
+     "change one of them"),
+    ("vocab_size", 2, "vocab_size is 2, which is not enough for 3 workers; each needs a word"),
+])
+def test_model_that_cannot_be_shared_out(field, value, problem, together):
+    config = SharedConfig()
+    setattr(config, field, value)
+    errors = together(3, lambda _: cluster.workers().compare({}, config))
+    assert {str(error) for error in errors} == {problem}
 
 
 def test_worker_that_never_comes():

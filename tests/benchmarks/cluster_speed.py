@@ -41,14 +41,25 @@ def sent_bytes(config, workers):
     """Returns the bytes of numbers that one worker sends in a training step.
 
     A sum goes round the ring of workers twice, in as many pieces as there are workers. What is put
-    together goes round once: the slices of the embedding's gradient with their word ids, and of
-    each row the losses, the states and two wishes.
+    together goes round once. Summed are the gradients of the LSTM layers; put together are the
+    slices of the embedding's gradient with their word ids, and of each row the states and two
+    wishes. The softmax layer adds its gradients to the sums, and the losses to what is put
+    together; or, shared out by words, the gradient of its input to the sums, and to what is put
+    together its input, and four numbers for each of the batch's words from every worker.
     """
-    size, layers, types_ = config.hidden_size, config.num_layers, config.vocab_size
-    summed = layers * (2 * size * 4 * size + 4 * size) + size * types_ + types_
-    words = config.batch_size // workers * config.num_steps
+    from ptb import cluster
+
+    size, layers, vocab_size = config.hidden_size, config.num_layers, config.vocab_size
     rows = config.batch_size // workers
-    put_together = words * (size + 1) + rows * (config.num_steps + 2 * layers * size + 2)
+    words, all_words = rows * config.num_steps, config.batch_size * config.num_steps
+    summed = layers * (2 * size * 4 * size + 4 * size)
+    put_together = words * (size + 1) + rows * (2 * layers * size + 2)
+    if cluster.by_words(all_words, size, vocab_size, workers):
+        summed += all_words * size
+        put_together += words * size + 4 * all_words
+    else:
+        summed += size * vocab_size + vocab_size
+        put_together += words
     return 4 * (2 * (workers - 1) / workers * summed + (workers - 1) * put_together)
 
 
