@@ -47,11 +47,6 @@ def data_type():
     return tf.float16 if FLAGS.use_fp16 else tf.float32
 
 
-def factor_type():
-    """Returns the type in which matrix products take their factors."""
-    return tf.bfloat16 if FLAGS.use_bf16 else data_type()
-
-
 class PTBInput:
     """The input data: x and y of each step, and how many steps an epoch has.
 
@@ -84,10 +79,11 @@ class PTBModel:
         size = config.hidden_size
         vocab_size = config.vocab_size
         global_step = tf.train.get_or_create_global_step()
+        factor_type = tf.bfloat16 if FLAGS.use_bf16 else data_type()  # that of matrix products
         workers = cluster.workers()  # Several share the rows of a batch; a process alone has all.
 
         def lstm_cell(layer):
-            return rnn.BasicLSTMCell(size, forget_bias=0.0, factor_type=factor_type())
+            return rnn.BasicLSTMCell(size, forget_bias=0.0, factor_type=factor_type)
 
         attn_cell = lstm_cell
         if is_training and config.keep_prob < 1:
@@ -131,7 +127,7 @@ class PTBModel:
         # and the loss of a word is -log softmax(logits)[target].
         fast = FLAGS.rnn_mode == "fused"
         self.loss, self._final_state = workers.sequence_loss(
-            output, softmax_w, softmax_b, input_.targets, fast, factor_type(), state
+            output, softmax_w, softmax_b, input_.targets, fast, factor_type, state
         )
         self._cost = cost = tf.reduce_sum(self.loss) / batch_size
 
@@ -188,18 +184,10 @@ class PTBModel:
 def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     """Runs the model over its whole data, from the zero state; returns the perplexity.
 
-    Args:
-      session: the session.
-      model: a PTBModel.
-      eval_op: an operation to run with each step, such as model.train_op.
-      verbose: print about ten lines: position, perplexity so far and speed (words/s).
-      follow: a run.Follower, which knows where a resumed epoch goes on and is told of each step.
-
-    Returns:
-      exp(sum of costs / sum of num_steps): the exponential of the mean nats per word.
-
-    Raises:
-      FloatingPointError: the cost became NaN or infinite.
+    That is exp(sum of costs / sum of num_steps), the exponential of the mean nats per word. The
+    eval_op, such as model.train_op, runs with each step. With verbose about ten lines are printed:
+    position, perplexity so far and speed (words/s). The run.Follower knows where a resumed epoch
+    goes on, and is told of each step. Raises FloatingPointError if the cost is not finite.
     """
     epoch_size = model.input.epoch_size
     follow = follow or run.Follower()
