@@ -20,6 +20,7 @@ import pytest
 import configs
 import lstm
 import models
+from benchmarks import cluster_speed
 from conftest import ROOT
 from ptb import cluster, command_line
 from ptb.errors import UserError
@@ -128,6 +129,21 @@ def test_numbers_are_those_of_one_process(
             np.testing.assert_allclose(value, single[2][name], atol=tolerance)
         assert_same(several[0][2], values)
         assert test_perplexity == pytest.approx(single[3], rel=tolerance)
+
+
+@pytest.mark.parametrize("number, rows, is_less", [
+    (2, 20, True), (4, 80, True), (16, 320, False), (64, 1280, False),
+])
+def test_softmax_layer_is_shared_by_words_where_that_sends_less(number, rows, is_less, monkeypatch):
+    """Of medium; against the bytes that the benchmark counts for either way."""
+    assert cluster.by_words(rows * 35, 650, 10_000, number) == is_less
+    config = configs.MediumConfig()
+    config.batch_size = rows
+    sent = []
+    for by_words in True, False:
+        monkeypatch.setattr(cluster, "by_words", lambda *_: by_words)  # noqa: B023
+        sent.append(cluster_speed.sent_bytes(config, number))
+    assert (sent[0] < sent[1]) == is_less
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])
