@@ -79,7 +79,7 @@ class PTBModel:
         size = config.hidden_size
         vocab_size = config.vocab_size
         global_step = tf.train.get_or_create_global_step()
-        factor_type = tf.bfloat16 if FLAGS.use_bf16 else data_type()  # that of matrix products
+        factor_type = tf.bfloat16 if FLAGS.use_bf16 else data_type()  # Matrix products take it.
         workers = cluster.workers()  # Several share the rows of a batch; a process alone has all.
 
         def lstm_cell(layer):

@@ -744,7 +744,7 @@ def launch(command, number):
     Raises:
       UserError: there are GPUs, but not enough of them.
     """
-    addresses = _free_addresses(number)
+    addresses = free_addresses(number)
     processes, shown, threads = [], set(), []
     for index, resources in enumerate(_shares(number)):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
@@ -794,7 +794,7 @@ def _show(index, stream, shown):
             print(f"worker {index}: {text}", end="", file=sys.stderr)
 
 
-def _free_addresses(number):
+def free_addresses(number):
     """Returns so many addresses of this machine alone, with ports that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]

@@ -49,15 +49,6 @@ def tf_config(addresses, index):
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 
-def free_addresses(number):
-    with socket.socket() as first, socket.socket() as second, socket.socket() as third, \
-            socket.socket() as fourth:
-        sockets = [first, second, third, fourth][:number]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return ["127.0.0.1:%d" % each.getsockname()[1] for each in sockets]
-
-
 # Workers that are threads of this process: for what they compute and what they tell one another.
 
 
@@ -67,7 +58,7 @@ def together(monkeypatch):
     monkeypatch.setattr(cluster, "LINGER", 0)
 
     def run(number, work, addresses=None):
-        addresses = addresses or free_addresses(number)
+        addresses = addresses or cluster.free_addresses(number)
         results = [None] * number
 
         def be(index):
@@ -205,7 +196,7 @@ def test_what_worker_0_has_reaches_the_others_exactly(together):
             workers.on_first(fail)
         return message, spread, str(failure.value)
 
-    addresses = free_addresses(3)
+    addresses = cluster.free_addresses(3)
     for index, (message, spread, failure) in enumerate(together(3, work, addresses)):
         assert message[0].tobytes() == spread[0].tobytes() == numbers.tobytes()
         assert (message[1], spread[1]) == ("ü" * 200_000, 2**40)
@@ -243,7 +234,7 @@ def test_workers_that_differ_are_named_on_all(facts, expected, together, monkeyp
     monkeypatch.setattr(cluster, "_checksums_of_code", lambda: {})
     same = {"seed": 1, "config.hidden_size": 2, "ids.train": "a",
             "tensorflow": "2.21.0", "code.ptb/rnn.py": "a"}
-    addresses = free_addresses(3)
+    addresses = cluster.free_addresses(3)
 
     def work(index):
         cluster.workers().compare({**same, **(facts if index == 1 else {})}, SharedConfig)
@@ -262,7 +253,7 @@ def test_worker_that_fails_before_the_others_know_it_is_named(together):
             raise UserError("--config smal: unknown")
         cluster.workers().compare({}, SharedConfig)
 
-    addresses = free_addresses(2)
+    addresses = cluster.free_addresses(2)
     first, second = together(2, work, addresses)
     assert str(first) == f"worker 1 ({addresses[1]}): --config smal: unknown"
     assert str(second) == "--config smal: unknown"
@@ -281,7 +272,7 @@ def test_model_that_cannot_be_shared_out(field, value, problem, together):
 
 
 def test_worker_that_never_comes():
-    addresses = free_addresses(2)
+    addresses = cluster.free_addresses(2)
     with pytest.raises(UserError) as error:
         with cluster.join(tf_config(addresses, 0), patience=0.5):
             pass
@@ -291,14 +282,14 @@ def test_worker_that_never_comes():
 
 
 def test_name_that_does_not_resolve():
-    addresses = [*free_addresses(1), "no-such-host.invalid:2222"]
+    addresses = [*cluster.free_addresses(1), "no-such-host.invalid:2222"]
     with pytest.raises(UserError, match=r"worker 1 \(no-such-host.invalid:2222\) has not come"):
         with cluster.join(tf_config(addresses, 0), patience=0.5):
             pass
 
 
 def test_port_in_use():
-    addresses = free_addresses(2)
+    addresses = cluster.free_addresses(2)
     with socket.socket() as other:
         other.bind(("", int(addresses[0].split(":")[1])))
         other.listen()
@@ -415,7 +406,7 @@ class Processes:
           addresses: the address of each; free ones of this machine, unless given.
           namespaces: the network namespace of each; that of the tests, unless given.
         """
-        addresses = addresses or (free_addresses(number) if number > 1 else [])
+        addresses = addresses or (cluster.free_addresses(number) if number > 1 else [])
         argv = [*map(str, ["--config", "some", "--data_path", text, "--save_path", out, *args])]
         workers = []
         for index in range(number):

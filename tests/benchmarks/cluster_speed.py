@@ -110,7 +110,7 @@ class Contender:
         from ptb import cluster
 
         fields = {**config, "batch_size": rows}
-        addresses = cluster._free_addresses(len(cores))
+        addresses = cluster.free_addresses(len(cores))
         self.processes = [
             subprocess.Popen(
                 ["taskset", "-c", ",".join(map(str, own)), sys.executable, __file__, "--work",
