@@ -124,7 +124,7 @@ class PTBModel:
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
         # As the article's sequence_loss_by_example: the logits are output @ softmax_w + softmax_b,
-        # and the loss of a word is -log softmax(logits)[target].
+        # and the loss of a word is -log softmax(logits)[target], which rnn.sequence_loss computes.
         fast = FLAGS.rnn_mode == "fused"
         self.loss, self._final_state = workers.sequence_loss(
             output, softmax_w, softmax_b, input_.targets, fast, factor_type, state

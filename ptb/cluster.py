@@ -37,7 +37,7 @@ import time
 
 import numpy as np
 
-from ptb import command_line, fused, rnn
+from ptb import checkpoint, command_line, fused, rnn
 from ptb.errors import STOP_SIGNALS, UserError
 from ptb.progress import Line
 from ptb.quiet import session_config, tf
@@ -200,8 +200,9 @@ class Worker:
     def sequence_loss(self, output, softmax_w, softmax_b, targets, fast, factor_type, state):
         if self._own_words is None:  # All models of a run have to do the same.
             number, (size, vocab_size) = len(self._addresses), map(int, softmax_w.shape)
-            is_less = by_words(math.prod(targets.shape), size, vocab_size, number)
-            self._own_words = is_less and OwnWords(self, vocab_size, number, self._index)
+            self._own_words = False
+            if by_words(math.prod(targets.shape), size, vocab_size, number):
+                self._own_words = OwnWords(self, vocab_size, number, self._index)
         if not self._own_words:
             targets = self.own_rows(targets)
             loss = rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast, factor_type)
@@ -295,7 +296,8 @@ class Worker:
             with tf.Session(self.target, config=self.session_options()) as wire, self._waiting():
                 feed_dict = dict(zip(values, session.run(variables))) if self.is_first else {}
                 received = wire.run(sent, feed_dict)
-        _assign(session, variables, received)
+        for variable, value in zip(variables, received):
+            checkpoint.assign(session, variable, value)
         self._has_told = True  # From here on the others are within a step.
 
     def collect(self, session, variables):
@@ -304,7 +306,8 @@ class Worker:
             return
         values = [value[..., self._own_words.words] for value in session.run(own)]
         parts = [pickle.loads(told) for told in self._tell(pickle.dumps(values))]
-        _assign(session, own, [np.concatenate(part, axis=-1) for part in zip(*parts)])
+        for variable, columns in zip(own, zip(*parts)):
+            checkpoint.assign(session, variable, np.concatenate(columns, axis=-1))
 
     def _is_own(self, variable):
         """Returns whether each worker has a variable's columns for its own words only."""
@@ -559,12 +562,6 @@ def by_words(batch_words, size, vocab_size, number):
       number: how many workers there are.
     """
     return (3 * size + 4 * number) * batch_words < 2 * (size + 1) * vocab_size
-
-
-def _assign(session, variables, values):
-    """Sets variables; the graph may be finalized."""
-    assignments = [variable.initializer for variable in variables]
-    session.run(assignments, {a.inputs[1]: value for a, value in zip(assignments, values)})
 
 
 def member(flags):
