@@ -45,6 +45,7 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
     @tf.custom_gradient
     def layer(inputs, kernel, bias, c, h):
         w_x, w_h = kernel[:n], kernel[n:]
+        w_h_transposed = _transposed(w_h)
         bias += np.repeat([0.0, 0.0, forget_bias, 0.0], size).astype(bias.dtype.as_numpy_dtype)
         x_factor = tf.cast(inputs, kernel.dtype)
         from_inputs = tf.matmul(tf.reshape(x_factor, [-1, n]), w_x)
@@ -53,7 +54,8 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
         steps, all_c, all_h, h_factors = [], [c], [], [tf.cast(h, kernel.dtype)]
         axis = tf.constant(1)  # One constant serves all steps.
         for step_inputs in tf.unstack(from_inputs):
-            gates = step_inputs + tf.cast(tf.matmul(h_factors[-1], w_h), bias.dtype)
+            from_h = _product(h_factors[-1], w_h, w_h_transposed)
+            gates = step_inputs + tf.cast(from_h, bias.dtype)
             i, j, f, o = tf.split(gates, 4, axis)
             i, j, f, o = tf.sigmoid(i), tf.tanh(j), tf.sigmoid(f), tf.sigmoid(o)
             new_c = all_c[-1] * f + i * j
@@ -67,7 +69,6 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
             d_outputs = tf.unstack(d_outputs)
             d_gates = [None] * num_steps
             d_h = tf.zeros_like(h)
-            w_h_transposed = _transposed(w_h)
             # The slopes of the gates could be computed for all steps at once, outside the loop.
             # That is slower than one small operation after the other, as measured.
             for t in reversed(range(num_steps)):
@@ -77,7 +78,7 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
                 d_i, d_j = _sigmoid_grad(i, d_c * j), _tanh_grad(j, d_c * i)
                 d_f, d_o = _sigmoid_grad(f, d_c * all_c[t]), _sigmoid_grad(o, d_h * tanh_c)
                 d_gates[t] = tf.cast(tf.concat([d_i, d_j, d_f, d_o], axis), kernel.dtype)
-                d_h = tf.cast(tf.matmul(d_gates[t], w_h_transposed), h.dtype)
+                d_h = tf.cast(_product(d_gates[t], w_h_transposed, w_h), h.dtype)
                 d_c *= f
             d_gates = tf.concat(d_gates, axis=0)
             d_inputs = tf.reshape(tf.matmul(d_gates, w_x, transpose_b=True), inputs.shape)
@@ -99,6 +100,17 @@ def _transposed(matrix):
     """
     rows, columns = matrix.shape
     return tf.reshape(tf.transpose(matrix[None], [0, 2, 1]), [columns, rows])
+
+
+def _product(few_rows, matrix, transposed):
+    """Returns few_rows @ matrix, given also the transpose of the matrix, and takes the faster one.
+
+    In bfloat16 that is the product with the transpose, in whose rows lie side by side the pairs of
+    numbers that processors multiply at once.
+    """
+    if matrix.dtype == tf.bfloat16:
+        return tf.matmul(few_rows, transposed, transpose_b=True)
+    return tf.matmul(few_rows, matrix)
 
 
 def _sigmoid_grad(y, d_y):
@@ -169,7 +181,10 @@ def softmax_loss(output, softmax_w, softmax_b, targets, vocabulary=ALL_WORDS):
         sums, loss = vocabulary.losses(highest[:, 0], sums, target_logits, is_own)
 
         def grad(d_loss):
-            d_logits = tf.tensor_scatter_nd_sub(exps, places, sums * is_own)
+            # This operation works in the memory of exps, which tf.tensor_scatter_nd_sub would copy.
+            d_logits = tf.raw_ops.ScatterNdNonAliasingAdd(
+                input=exps, indices=places, updates=-sums * is_own
+            )
             d_logits = tf.cast(d_logits, factor_type)
             scale = tf.expand_dims(d_loss / sums, 1)
             d_output = tf.matmul(d_logits, softmax_w, transpose_b=True)
