@@ -44,6 +44,7 @@ from ptb.quiet import session_config, tf
 
 GROUP = 1  # the key of the group of all workers, which every collective operation names
 PART = 1 << 16  # bytes of a message that are sent at a time
+CHUNK = 1 << 18  # bytes into which TensorFlow cuts what it sends; its own choice of 4096 is slower
 TICK = 0.25  # seconds between two looks at who is there
 LOOK = 2.0  # seconds of waiting after which a worker looks whether the others are still there
 LINGER = 1.5  # seconds for which the server of a worker that ends still answers
@@ -157,6 +158,7 @@ class Worker:
 
     def session_options(self):
         options = session_config()
+        options.experimental.recv_buf_max_chunk = CHUNK
         options.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
         options.device_filters.append(f"/job:worker/task:{self._index}")
         return options
