@@ -135,7 +135,7 @@ class PTBModel:
             return
 
         self._lr = tf.Variable(0.0, trainable=False)
-        tvars = tf.trainable_variables()
+        tvars = workers.own_variables(tf.trainable_variables())
         # The gradients of all workers are added up first, so that the norm is that of the batch.
         grads = workers.add(tf.gradients(cost, tvars), tvars)
         norm = workers.global_norm(grads, tvars)

@@ -92,8 +92,12 @@ class Alone:
         """
         return rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast, factor_type), state
 
+    def own_variables(self, variables):
+        """Returns what this worker trains: of a variable that is shared out by words, its part."""
+        return variables
+
     def add(self, gradients, variables):
-        """Returns the gradients of all rows, given what own rows and own words add to them."""
+        """Returns the gradients of all rows by the own variables, given what the own rows add."""
         return gradients
 
     def global_norm(self, gradients, variables):
@@ -105,10 +109,10 @@ class Alone:
         return function()
 
     def spread(self, session, variables):
-        """Sets the variables of all workers to the values that worker 0 has."""
+        """Sets the variables of all workers, and their parts, to the values that worker 0 has."""
 
     def collect(self, session, variables):
-        """Sets the variables of all workers to what each has learned of its own words."""
+        """Sets the variables that are shared out by words to what all workers have learned."""
 
     def agree(self, signum, save_is_due):
         """Returns (signal, whether to save) as all have agreed in the last step.
@@ -212,8 +216,8 @@ class Worker:
         if output.dtype == tf.float16:  # Sums of exponentials need the range of float32.
             output, factor_type = tf.cast(output, tf.float32), None
         output, state = self._all_rows(output, state, lambda d: self.own_rows(self.sum(d)))
-        own = map(self._own_words.of, (softmax_w, softmax_b))
-        loss = rnn.sequence_loss(output, *own, targets, fast, factor_type, self._own_words)
+        parts = map(self._own_words.part_of, (softmax_w, softmax_b))
+        loss = rnn.sequence_loss(output, *parts, targets, fast, factor_type, self._own_words)
         return loss, state
 
     def _all_rows(self, tensor, state, gradient):
@@ -240,6 +244,14 @@ class Worker:
             of_all = tf.custom_gradient(lambda _: (whole, gradient))
             return of_all(tensor), tf.nest.pack_sequence_as(state, states)
 
+    def own_variables(self, variables):
+        return [self._parts.get(variable.name, variable) for variable in variables]
+
+    @property
+    def _parts(self):
+        """The parts of variables that this worker has for its own words: {variable's name: it}."""
+        return self._own_words.parts if self._own_words else {}
+
     def add(self, gradients, variables):
         """See Alone. Each sum starts as soon as its gradient is there.
 
@@ -247,7 +259,7 @@ class Worker:
         word, as a single process has them. What is shared out by words needs no sum.
         """
         def added(gradient, variable):
-            if self._is_own(variable):
+            if self._is_part(variable):
                 return gradient
             if isinstance(gradient, tf.IndexedSlices):
                 values, indices = map(self.gathered, (gradient.values, gradient.indices))
@@ -264,7 +276,7 @@ class Worker:
         """
         counted = [
             gradient for gradient, variable in zip(gradients, variables)
-            if self.is_first or self._is_own(variable)
+            if self.is_first or self._is_part(variable)
         ]
         norm = tf.global_norm(counted) if counted else tf.zeros([])
         return tf.sqrt(self.sum(norm[None] ** 2))[0]
@@ -300,20 +312,22 @@ class Worker:
                 received = wire.run(sent, feed_dict)
         for variable, value in zip(variables, received):
             checkpoint.assign(session, variable, value)
+            if variable.name in self._parts:
+                own = value[..., self._own_words.words]
+                checkpoint.assign(session, self._parts[variable.name], own)
         self._has_told = True  # From here on the others are within a step.
 
     def collect(self, session, variables):
-        own = list(filter(self._is_own, variables))
-        if not own:
+        shared = [variable for variable in variables if variable.name in self._parts]
+        if not shared:
             return
-        values = [value[..., self._own_words.words] for value in session.run(own)]
+        values = session.run(self.own_variables(shared))
         parts = [pickle.loads(told) for told in self._tell(pickle.dumps(values))]
-        for variable, columns in zip(own, zip(*parts)):
+        for variable, columns in zip(shared, zip(*parts)):
             checkpoint.assign(session, variable, np.concatenate(columns, axis=-1))
 
-    def _is_own(self, variable):
-        """Returns whether each worker has a variable's columns for its own words only."""
-        return bool(self._own_words) and variable.name in self._own_words.names
+    def _is_part(self, variable):
+        return any(variable is part for part in self._parts.values())
 
     def agree(self, signum, save_is_due):
         self._wait = None  # The step has ended.
@@ -500,9 +514,10 @@ class OwnWords(fused.Vocabulary):
     """One worker's part of the vocabulary; it computes the softmax layer for these words only.
 
     That is for the outputs of all rows, which the workers put together. Then the gradients of
-    softmax_w and softmax_b need not be added up, and each worker updates its own words' columns.
-    What travels instead is the output of every word in the batch, and its gradient, which is less
-    where a batch has fewer words than the vocabulary.
+    softmax_w and softmax_b need not be added up, and each worker trains the columns of its own
+    words, which are variables of their own that no checkpoint has. What travels instead is the
+    output of every word in the batch, and its gradient, which is less where a batch has fewer words
+    than the vocabulary.
 
     Args:
       worker: the Worker.
@@ -511,27 +526,23 @@ class OwnWords(fused.Vocabulary):
 
     Attributes:
       words: a slice of the word ids.
-      names: the names of the variables that are shared out so.
+      parts: {name of a variable: the own words' columns of it, a variable}.
     """
 
     def __init__(self, worker, vocab_size, number, index):
         self._worker = worker
         self.words = slice(vocab_size * index // number, vocab_size * (index + 1) // number)
-        self.names = set()
+        self.parts = {}
 
-    def of(self, variable):
-        """Returns the columns of a variable that belong to the own words."""
-        self.names.add(variable.name)
-
-        @tf.custom_gradient
-        def own(variable):
-            # TensorFlow's own gradient of the slice takes several times as long.
-            *rows, columns = variable.shape
-            before = tf.zeros([*rows, self.words.start])
-            after = tf.zeros([*rows, columns - self.words.stop])
-            return variable[..., self.words], lambda d_own: tf.concat([before, d_own, after], -1)
-
-        return own(tf.convert_to_tensor(variable))
+    def part_of(self, variable):
+        """Returns the own words' columns of a variable; Worker.spread gives them their values."""
+        if variable.name not in self.parts:
+            *rows, _ = variable.shape
+            self.parts[variable.name] = tf.Variable(
+                tf.zeros([*rows, self.words.stop - self.words.start]), trainable=False,
+                collections=[tf.GraphKeys.LOCAL_VARIABLES], name=f"{variable.op.name}/part",
+            )
+        return self.parts[variable.name]
 
     def own_targets(self, targets):
         own = tf.clip_by_value(targets, self.words.start, self.words.stop - 1)

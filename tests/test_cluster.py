@@ -81,6 +81,7 @@ def together(monkeypatch):
 def trained(config, steps):
     """Returns costs, the last state, variables and the test perplexity of a short training."""
     with models.built(config, IDS, IDS[:200]) as (session, model, _, test):
+        cluster.workers().spread(session, tf.global_variables())
         model.assign_lr(session, 0.5)
         state = session.run(model.initial_state)
         costs = []
@@ -157,9 +158,11 @@ def test_softmax_layer_that_is_shared_out(scale, together, monkeypatch):
                 own, w_variable, b_variable, tf.constant(targets[:, None], tf.int32), True, None,
                 (own,),
             )
-            grads = tf.gradients(loss, [own, w_variable, b_variable], weights.astype(np.float32))
+            parts = workers.own_variables([w_variable, b_variable])
+            grads = tf.gradients(loss, [own, *parts], weights.astype(np.float32))
             with tf.Session(workers.target, config=workers.session_options()) as session:
                 session.run(tf.global_variables_initializer())
+                workers.spread(session, [w_variable, b_variable])
                 return session.run([loss, *grads])
 
     expected = work(0)
@@ -167,7 +170,8 @@ def test_softmax_layer_that_is_shared_out(scale, together, monkeypatch):
     assert losses[0].max() > 88 or scale == 1
     for loss in losses:
         assert loss.tobytes() == losses[0].tobytes()
-    for ours, theirs in zip([losses[0], np.concatenate(d_outputs), sum(d_ws), sum(d_bs)], expected):
+    whole = losses[0], np.concatenate(d_outputs), np.hstack(d_ws), np.hstack(d_bs)
+    for ours, theirs in zip(whole, expected):
         assert np.all(np.isfinite(theirs))
         assert models.difference(ours, theirs) < 1e-6
 

@@ -92,6 +92,7 @@ def work(fields, ids, steps):
         workers = cluster.workers()
         with tf.Session(workers.target, config=workers.session_options()) as session:
             session.run(tf.global_variables_initializer())
+            workers.spread(session, tf.global_variables())
             model.assign_lr(session, 0.1)
             for _ in sys.stdin:
                 times = [time.perf_counter()]
