@@ -7,7 +7,7 @@ To make one of your own, add a class: `class WideConfig(SmallConfig)` is `--conf
 class SmallConfig:
     """Trains in minutes and has no dropout; its test perplexity on PTB is about 115."""
 
-    init_scale = 0.1  # The initial weights are drawn evenly from [-init_scale, init_scale].
+    init_scale = 0.1  # The initial weights are drawn evenly from [-init_scale, init_scale).
     learning_rate = 1.0  # This is the learning rate of the first max_epoch epochs.
     max_grad_norm = 5  # Gradients with a larger global norm are scaled down to this one.
     num_layers = 2  # This many LSTM layers are stacked, one above the other.

@@ -48,10 +48,7 @@ def data_type():
 
 
 class PTBInput:
-    """The input data: x and y of each step, and how many steps an epoch has.
-
-    Raises UserError (a ValueError) where the data is too short for one step.
-    """
+    """The input data: x and y of each step, and how many steps an epoch has."""
 
     def __init__(self, config, data, name=None):
         self.batch_size = batch_size = config.batch_size
@@ -62,14 +59,15 @@ class PTBInput:
         # step: every epoch begins at the first word, and a resumed one where it was stopped.
         self.step = reader.epoch_steps(self.epoch_size)
         self.input_data, self.targets = reader.ptb_producer(
-            data, batch_size, num_steps, name=name, step=self.step
-        )
+            data, batch_size, num_steps, name=name, step=self.step)
 
 
 class PTBModel:
     """The PTB model: embedding, LSTM layers, softmax; and, in training, its update.
 
-    Its attribute loss is the negative log probability (nats) of each of the batch's targets.
+    A state has a pair (c, h) for each layer, [batch_size, hidden_size] each. The loss is the
+    negative log probability (nats) of each target; the cost is their sum, divided by batch_size.
+    Only a model for training has lr, a variable, and train_op, which also counts the global step.
     """
 
     def __init__(self, is_training, config, input_):
@@ -123,20 +121,19 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # As the article's sequence_loss_by_example: the logits are output @ softmax_w + softmax_b,
-        # and the loss of a word is -log softmax(logits)[target], which rnn.sequence_loss computes.
+        # A word's loss is -log softmax(output @ softmax_w + softmax_b)[word], as in the article.
         fast = FLAGS.rnn_mode == "fused"
         self.loss, self._final_state = workers.sequence_loss(
-            output, softmax_w, softmax_b, input_.targets, fast, factor_type, state
-        )
+            output, softmax_w, softmax_b, input_.targets, fast, factor_type, state)
         self._cost = cost = tf.reduce_sum(self.loss) / batch_size
 
         if not is_training:
             return
 
         self._lr = tf.Variable(0.0, trainable=False)
+        # Of several workers, each may train only its own words' columns of softmax_w and softmax_b.
+        # All gradients are added up before they are clipped, so that the norm is that of the batch.
         tvars = workers.own_variables(tf.trainable_variables())
-        # The gradients of all workers are added up first, so that the norm is that of the batch.
         grads = workers.add(tf.gradients(cost, tvars), tvars)
         norm = workers.global_norm(grads, tvars)
         grads, _ = tf.clip_by_global_norm(grads, config.max_grad_norm, norm)
@@ -152,42 +149,35 @@ class PTBModel:
 
     @property
     def input(self):
-        """The PTBInput."""
         return self._input
 
     @property
     def initial_state(self):
-        """One (c, h) for each layer, each [batch_size, hidden_size]; zero unless fed."""
         return self._initial_state
 
     @property
     def cost(self):
-        """The sum over the batch's words of the negative log probability (nats), / batch_size."""
         return self._cost
 
     @property
     def final_state(self):
-        """The state after the last of the num_steps words, like initial_state."""
         return self._final_state
 
     @property
     def lr(self):
-        """The learning rate, a variable; of a training model only."""
         return self._lr
 
     @property
     def train_op(self):
-        """Updates the variables and counts the global step; of a training model only."""
         return self._train_op
 
 
 def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     """Runs the model over its whole data, from the zero state; returns the perplexity.
 
-    That is exp(sum of costs / sum of num_steps), the exponential of the mean nats per word. The
-    eval_op, such as model.train_op, runs with each step. With verbose about ten lines are printed:
-    position, perplexity so far and speed (words/s). The run.Follower knows where a resumed epoch
-    goes on, and is told of each step. Raises FloatingPointError if the cost is not finite.
+    The eval_op, such as model.train_op, runs with each step. With verbose about ten lines are
+    printed: position, perplexity so far and speed (words/s). The run.Follower knows where a resumed
+    epoch goes on, and is told of each step. Raises FloatingPointError if the cost is not finite.
     """
     epoch_size = model.input.epoch_size
     follow = follow or run.Follower()

@@ -43,12 +43,12 @@ from ptb.progress import Line
 from ptb.quiet import session_config, tf
 
 GROUP = 1  # the key of the group of all workers, which every collective operation names
-PART = 1 << 16  # bytes of a message that are sent at a time
-CHUNK = 1 << 18  # bytes into which TensorFlow cuts what it sends; its own choice of 4096 is slower
+PIECE = 1 << 16  # bytes of a message that are sent at a time
+CHUNK = 1 << 18  # bytes of a tensor that TensorFlow sends at a time; its own 4096 are slower
 TICK = 0.25  # seconds between two looks at who is there
 LOOK = 2.0  # seconds of waiting after which a worker looks whether the others are still there
 LINGER = 1.5  # seconds for which the server of a worker that ends still answers
-PATIENCE = 5  # seconds within which a worker that is alive answers
+ANSWER_TIME = 5  # seconds within which a worker that is alive answers
 GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
 REFUSED, SILENT = "Connection refused", "no answer"  # why a worker cannot be reached
 # What an HTTP/2 client says first: a fixed text, and settings, of which there are none.
@@ -77,7 +77,7 @@ class Alone:
         """Raises UserError where the workers' facts differ, or the model cannot be shared out."""
 
     def own_rows(self, tensors, axis=0):
-        """Returns the worker's own rows of tensors, in whatever they are nested; of a batch."""
+        """Returns this worker's rows of tensors, nested or not, that have a batch's along axis."""
         return tensors
 
     def sequence_loss(self, output, softmax_w, softmax_b, targets, fast, factor_type, state):
@@ -97,7 +97,12 @@ class Alone:
         return variables
 
     def add(self, gradients, variables):
-        """Returns the gradients of all rows by the own variables, given what the own rows add."""
+        """Returns the gradients of the batch's cost, given what this worker's rows add to them.
+
+        Args:
+          gradients: one for each of the variables.
+          variables: what own_variables returned.
+        """
         return gradients
 
     def global_norm(self, gradients, variables):
@@ -109,7 +114,10 @@ class Alone:
         return function()
 
     def spread(self, session, variables):
-        """Sets the variables of all workers, and their parts, to the values that worker 0 has."""
+        """Sets the variables of all workers, and the parts they train, to worker 0's values.
+
+        Its variables have to be current: just initialized, loaded, or collected.
+        """
 
     def collect(self, session, variables):
         """Sets the variables that are shared out by words to what all workers have learned."""
@@ -156,8 +164,8 @@ class Worker:
         threading.Thread(target=self._watch, args=[self._server], daemon=True).start()
         self._wait_for_all()
         with tf.Graph().as_default():
-            self._own_part = tf.placeholder(tf.int32, [1, 3 + PART // 4])
-            self._all_parts = self.gathered(self._own_part)
+            self._own_piece = tf.placeholder(tf.int32, [1, 3 + PIECE // 4])
+            self._all_pieces = self.gathered(self._own_piece)
             self._session = tf.Session(self.target, config=self.session_options())
 
     def session_options(self):
@@ -171,10 +179,10 @@ class Worker:
         facts = {**facts, **{f"code.{name}": value for name, value in _checksums_of_code().items()}}
         all_facts = [json.loads(told) for told in self._tell(json.dumps(facts).encode())]
         different = [
-            f"{self._name(i)} has {_difference(name, facts.get(name), all_facts[0].get(name))}"
-            for i, facts in enumerate(all_facts)
-            for name in sorted({*all_facts[0], *facts})
-            if facts.get(name) != all_facts[0].get(name)
+            f"{self._name(i)} has {_difference(name, theirs.get(name), all_facts[0].get(name))}"
+            for i, theirs in enumerate(all_facts)
+            for name in sorted({*all_facts[0], *theirs})
+            if theirs.get(name) != all_facts[0].get(name)
         ]
         if different:
             raise UserError(
@@ -204,7 +212,8 @@ class Worker:
         return tf.nest.map_structure(own, tensors)
 
     def sequence_loss(self, output, softmax_w, softmax_b, targets, fast, factor_type, state):
-        if self._own_words is None:  # All models of a run have to do the same.
+        # The models of a run have the same weights, so all have to share the layer in one way.
+        if self._own_words is None:
             number, (size, vocab_size) = len(self._addresses), map(int, softmax_w.shape)
             self._own_words = False
             if by_words(math.prod(targets.shape), size, vocab_size, number):
@@ -234,9 +243,9 @@ class Worker:
             rows = arrays[0].shape[0]
             wishes = tf.numpy_function(self._ask, [], tf.float32)
             wishes.set_shape([2])
-            parts = [tf.reshape(tensor, [rows, -1]), *arrays, tf.tile(wishes[None], [rows, 1])]
-            sizes = [part.shape[1] for part in parts]
-            joined = tf.concat([tf.cast(part, tf.float32) for part in parts], axis=1)
+            columns = [tf.reshape(tensor, [rows, -1]), *arrays, tf.tile(wishes[None], [rows, 1])]
+            sizes = [each.shape[1] for each in columns]
+            joined = tf.concat([tf.cast(each, tf.float32) for each in columns], axis=1)
             whole, *states, wishes = tf.split(self.gathered(joined), sizes, axis=1)
             states = [tf.cast(s, array.dtype) for s, array in zip(states, arrays)]
             with tf.control_dependencies([tf.numpy_function(self._hear, [wishes], [])]):
@@ -270,7 +279,7 @@ class Worker:
             return list(map(added, gradients, variables))
 
     def global_norm(self, gradients, variables):
-        """See Alone. What is not shared out by words, worker 0 counts.
+        """See Alone. Worker 0 counts the gradients that all workers have alike.
 
         A sum of many squares depends on the number of threads, and the workers need the same bits.
         """
@@ -322,8 +331,8 @@ class Worker:
         if not shared:
             return
         values = session.run(self.own_variables(shared))
-        parts = [pickle.loads(told) for told in self._tell(pickle.dumps(values))]
-        for variable, columns in zip(shared, zip(*parts)):
+        all_values = [pickle.loads(told) for told in self._tell(pickle.dumps(values))]
+        for variable, columns in zip(shared, zip(*all_values)):
             checkpoint.assign(session, variable, np.concatenate(columns, axis=-1))
 
     def _is_part(self, variable):
@@ -346,8 +355,8 @@ class Worker:
         self._wait = None
         if "joining a group with size" in str(error):
             return UserError("TF_CONFIG: the workers do not agree on how many they are")
-        for _ in range(int(PATIENCE / TICK)):
-            problems = self._problems(PATIENCE)
+        for _ in range(int(ANSWER_TIME / TICK)):
+            problems = self._problems(ANSWER_TIME)
             if problems:
                 fates = [f"{self._name(i)} {_fate(why)}" for i, why in problems.items()]
                 return UserError(f"{'; '.join(fates)}; {AGAIN}")
@@ -384,7 +393,7 @@ class Worker:
         """Returns when every other worker can be reached; UserError after self._patience."""
         start = time.monotonic()
         with Line() as line:
-            while problems := self._problems(PATIENCE):
+            while problems := self._problems(ANSWER_TIME):
                 i, problem = next(iter(problems.items()))
                 if time.monotonic() - start >= self._patience:
                     raise UserError(
@@ -397,18 +406,18 @@ class Worker:
     def _name(self, i):
         return f"worker {i} ({self._addresses[i]})"
 
-    def _problems(self, patience):
+    def _problems(self, seconds):
         """Returns {i: why worker i does not answer} of those that do not within so many seconds."""
         others = [i for i in range(len(self._addresses)) if i != self._index]
         problems = dict.fromkeys(others, SILENT)
 
         def ask(i):
-            problems[i] = _problem_of(self._addresses[i], patience)
+            problems[i] = _problem_of(self._addresses[i], seconds)
 
         threads = [threading.Thread(target=ask, args=[i], daemon=True) for i in others]
         for thread in threads:
             thread.start()
-        end = time.monotonic() + patience
+        end = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0))  # A name may take long to be resolved.
         return {i: problem for i, problem in problems.items() if problem}
@@ -435,7 +444,7 @@ class Worker:
                 continue
             problem = None
             if waited >= self._patience:
-                silent = map(self._name, self._problems(PATIENCE))
+                silent = map(self._name, self._problems(ANSWER_TIME))
                 problem = (
                     f"{' and '.join(silent) or 'another worker'} did not answer within "
                     f"{self._patience:g} seconds; {AGAIN}, or raise --wait_minutes"
@@ -473,17 +482,18 @@ class Worker:
         Raises:
           UserError: another worker has failed and given its reason as a message.
         """
-        received, failures = [b""] * len(self._addresses), np.zeros(len(self._addresses))
-        for start in itertools.count(0, PART):
-            part = message[start : start + PART]
-            left = max(len(message) - start - PART, 0)
-            numbers = np.frombuffer(part.ljust(PART, b"\0"), np.int32)
+        received = [bytearray() for _ in self._addresses]
+        failures = np.zeros(len(self._addresses))
+        for start in itertools.count(0, PIECE):
+            piece = message[start : start + PIECE]
+            left = max(len(message) - start - PIECE, 0)
+            numbers = np.frombuffer(piece.ljust(PIECE, b"\0"), np.int32)
             with self._waiting():
-                numbers = np.concatenate([[len(part), left, failed], numbers])
-                parts = self._session.run(self._all_parts, {self._own_part: numbers[None]})
-            sizes, lefts, failures = parts[:, :3].T
+                numbers = np.concatenate([[len(piece), left, failed], numbers])
+                pieces = self._session.run(self._all_pieces, {self._own_piece: numbers[None]})
+            sizes, lefts, failures = pieces[:, :3].T
             for i, size in enumerate(sizes):
-                received[i] += parts[i, 3:].tobytes()[:size]
+                received[i] += pieces[i, 3:].tobytes()[:size]
             if not lefts.any():
                 break
         if failed or failures.any():
@@ -510,7 +520,7 @@ class Worker:
         )
 
 
-class OwnWords(fused.Vocabulary):
+class OwnWords(fused.AllWords):
     """One worker's part of the vocabulary; it computes the softmax layer for these words only.
 
     That is for the outputs of all rows, which the workers put together. Then the gradients of
@@ -538,8 +548,10 @@ class OwnWords(fused.Vocabulary):
         """Returns the own words' columns of a variable; Worker.spread gives them their values."""
         if variable.name not in self.parts:
             *rows, _ = variable.shape
+            # Whoever forgets Worker.spread gets a cost that is not finite.
+            value = tf.fill([*rows, self.words.stop - self.words.start], np.float32(np.nan))
             self.parts[variable.name] = tf.Variable(
-                tf.zeros([*rows, self.words.stop - self.words.start]), trainable=False,
+                value, trainable=False,
                 collections=[tf.GraphKeys.LOCAL_VARIABLES], name=f"{variable.op.name}/part",
             )
         return self.parts[variable.name]
@@ -556,9 +568,9 @@ class OwnWords(fused.Vocabulary):
         total = tf.reduce_sum(all_sums * tf.exp(all_highest - top), axis=0)
         target_logits = all_is_own * (all_target_logits + (all_highest - top))
         losses = tf.log(total) - tf.reduce_sum(target_logits, axis=0)
-        # The sum is one of exp(x - highest), with the own words' highest. Where that is more than
-        # 60 below the top, their probabilities are below 1e-26, and no exact number is needed;
-        # float32 would overflow at 88.
+        # softmax_loss divides exp(x - highest) by these sums, so that they have to be relative to
+        # the own words' highest logit, too. Where that is more than 60 below the top, the own
+        # words' probabilities are below 1e-26 and need not be exact; float32 overflows from 88 on.
         return total * tf.exp(tf.minimum(top - highest, 60.0)), losses
 
 
@@ -684,14 +696,14 @@ def read_tf_config(text):
     return addresses, index + (len(chiefs) if job == "worker" else 0)
 
 
-def _problem_of(address, patience):
+def _problem_of(address, seconds):
     """Returns why the server at an address does not answer within so many seconds, or "".
 
     A connection alone says little, because the system opens it even where the process is halted.
     But a gRPC server answers the greeting with which HTTP/2 begins.
     """
     try:
-        with socket.create_connection(_host_and_port(address), patience) as connection:
+        with socket.create_connection(_host_and_port(address), seconds) as connection:
             connection.sendall(GREETING)
             return "" if connection.recv(1) else "it does not speak TensorFlow's protocol"
     except ConnectionRefusedError:

@@ -1,11 +1,12 @@
 """The fast parts: a whole LSTM layer, and the softmax loss, each with a gradient written by hand.
 
 The numbers are those of `rnn.BasicLSTMCell` step by step and of TensorFlow's softmax cross-entropy,
-up to rounding; only the order of the work differs. Plain TensorFlow operations, on any device. Both
-can be differentiated once.
+up to rounding; only the order of the work differs. They consist of TensorFlow's own operations and
+run on any device. Both can be differentiated once.
 
 The weights may have another type than all the rest: bfloat16 beside float32. Then every matrix
-product takes both its factors in that type, and what it gives is cast back at once.
+product takes both its factors in that type. What it gives is cast back, that of the softmax layer
+after its bias is added; the gradients of the weights stay in it.
 """
 
 import numpy as np
@@ -54,7 +55,7 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
         steps, all_c, all_h, h_factors = [], [c], [], [tf.cast(h, kernel.dtype)]
         axis = tf.constant(1)  # One constant serves all steps.
         for step_inputs in tf.unstack(from_inputs):
-            from_h = _product(h_factors[-1], w_h, w_h_transposed)
+            from_h = _product_of_few_rows(h_factors[-1], w_h, w_h_transposed)
             gates = step_inputs + tf.cast(from_h, bias.dtype)
             i, j, f, o = tf.split(gates, 4, axis)
             i, j, f, o = tf.sigmoid(i), tf.tanh(j), tf.sigmoid(f), tf.sigmoid(o)
@@ -78,7 +79,8 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
                 d_i, d_j = _sigmoid_grad(i, d_c * j), _tanh_grad(j, d_c * i)
                 d_f, d_o = _sigmoid_grad(f, d_c * all_c[t]), _sigmoid_grad(o, d_h * tanh_c)
                 d_gates[t] = tf.cast(tf.concat([d_i, d_j, d_f, d_o], axis), kernel.dtype)
-                d_h = tf.cast(_product(d_gates[t], w_h_transposed, w_h), h.dtype)
+                d_h = _product_of_few_rows(d_gates[t], w_h_transposed, w_h)
+                d_h = tf.cast(d_h, h.dtype)
                 d_c *= f
             d_gates = tf.concat(d_gates, axis=0)
             d_inputs = tf.reshape(tf.matmul(d_gates, w_x, transpose_b=True), inputs.shape)
@@ -96,17 +98,17 @@ def _transposed(matrix):
     """Returns the transpose of a matrix, written out before the products that take it.
 
     That makes those products faster. The transposition has three dimensions because TensorFlow's
-    optimizer would fold one of two dimensions back into the products.
+    optimizer would merge the transposition of a plain matrix into the products again.
     """
     rows, columns = matrix.shape
     return tf.reshape(tf.transpose(matrix[None], [0, 2, 1]), [columns, rows])
 
 
-def _product(few_rows, matrix, transposed):
+def _product_of_few_rows(few_rows, matrix, transposed):
     """Returns few_rows @ matrix, given also the transpose of the matrix, and takes the faster one.
 
-    In bfloat16 that is the product with the transpose, in whose rows lie side by side the pairs of
-    numbers that processors multiply at once.
+    Processors multiply bfloat16 numbers in pairs. The numbers of a pair lie side by side in a row
+    of the transpose, and a row apart in the matrix.
     """
     if matrix.dtype == tf.bfloat16:
         return tf.matmul(few_rows, transposed, transpose_b=True)
@@ -123,8 +125,8 @@ def _tanh_grad(y, d_y):
     return tf.raw_ops.TanhGrad(y=y, dy=d_y)
 
 
-class Vocabulary:
-    """The words of the softmax layer, which are all here; cluster.OwnWords are a part of them."""
+class AllWords:
+    """The words of the softmax layer, which are all here; cluster.OwnWords are some of them."""
 
     def own_targets(self, targets):
         """Returns (the column of each target, 1.0 or 0.0 for whether it is here at all).
@@ -134,21 +136,21 @@ class Vocabulary:
         return targets, 1.0
 
     def losses(self, highest, sums, target_logits, is_own):
-        """Returns (sums, losses (nats)), of all words, given what the own words give; all are [n].
+        """Returns (the sums over all words of exp(x - highest), the losses (nats)), each [n].
 
         Args:
-          highest: the highest logit x of the own words.
-          sums: the sum of exp(x - highest).
-          target_logits: x - highest of the column that own_targets returned.
+          highest: [n], the highest logit x of the words that are here.
+          sums: [n], the sum over these words of exp(x - highest).
+          target_logits: [n], x - highest of the column that own_targets returned.
           is_own: what own_targets returned.
         """
         return sums, tf.log(sums) - target_logits
 
 
-ALL_WORDS = Vocabulary()
+ALL_WORDS = AllWords()
 
 
-def softmax_loss(output, softmax_w, softmax_b, targets, vocabulary=ALL_WORDS):
+def softmax_loss(output, softmax_w, softmax_b, targets, words=ALL_WORDS):
     """Returns the negative log probability (nats) of each target: [n].
 
     With x the logits, m the largest and s the sum of exp(x - m), the loss is log s + m - x[target]
@@ -161,8 +163,8 @@ def softmax_loss(output, softmax_w, softmax_b, targets, vocabulary=ALL_WORDS):
       softmax_w: [size, vocab_size]. Its type is that of the factors of all products.
       softmax_b: [vocab_size].
       targets: [n] word ids.
-      vocabulary: where only a part of the columns is here, the cluster.OwnWords. The gradient of
-        output is then what this part adds to it.
+      words: where only some of the columns are here, the cluster.OwnWords. The gradient of output
+        is then what these add to it.
     """
 
     @tf.custom_gradient
@@ -172,13 +174,13 @@ def softmax_loss(output, softmax_w, softmax_b, targets, vocabulary=ALL_WORDS):
         logits = tf.cast(tf.nn.bias_add(logits, tf.cast(softmax_b, factor_type)), output.dtype)
         highest = tf.reduce_max(logits, axis=1, keepdims=True)
         logits -= highest
-        columns, is_own = vocabulary.own_targets(targets)
+        columns, is_own = words.own_targets(targets)
         places = tf.stack([tf.range(tf.size(targets)), columns], axis=1)
         target_logits = tf.gather_nd(logits, places)
         with tf.control_dependencies([target_logits]):
             exps = tf.exp(logits)  # It may overwrite the logits, which nobody needs any more.
         sums = tf.reduce_sum(exps, axis=1)
-        sums, loss = vocabulary.losses(highest[:, 0], sums, target_logits, is_own)
+        sums, loss = words.losses(highest[:, 0], sums, target_logits, is_own)
 
         def grad(d_loss):
             # This operation works in the memory of exps, which tf.tensor_scatter_nd_sub would copy.

@@ -202,7 +202,9 @@ def softmax_logits(output, softmax_w, softmax_b):
     return tf.cast(product(output, softmax_w), softmax_b.dtype) + softmax_b
 
 
-def sequence_loss(output, softmax_w, softmax_b, targets, fast, factor_type=None, own_words=None):
+def sequence_loss(
+    output, softmax_w, softmax_b, targets, fast, factor_type=None, words=fused.ALL_WORDS
+):
     """Returns the negative log probability (nats) of each target.
 
     It is the cross-entropy of softmax_logits with the targets, what the tutorial's
@@ -215,13 +217,13 @@ def sequence_loss(output, softmax_w, softmax_b, targets, fast, factor_type=None,
       targets: word ids, n in all.
       fast: whether fused.softmax_loss computes it, which gives the same numbers but for rounding.
       factor_type: the type in which products take their factors, if not that of softmax_w.
-      own_words: the cluster.OwnWords whose columns these are, where not all are here; then
+      words: the cluster.OwnWords whose columns these are, where not all are here; then
         fused.softmax_loss computes it in any case.
     """
     targets = tf.reshape(targets, [-1])
     softmax_w = tf.cast(softmax_w, factor_type or softmax_w.dtype)
-    if own_words:
-        return fused.softmax_loss(output, softmax_w, softmax_b, targets, own_words)
+    if words is not fused.ALL_WORDS:
+        return fused.softmax_loss(output, softmax_w, softmax_b, targets, words)
     if fast and output.dtype != tf.float16:  # Sums of exponentials need the range of float32.
         return fused.softmax_loss(output, softmax_w, softmax_b, targets)
     logits = softmax_logits(output, softmax_w, softmax_b)

@@ -494,10 +494,11 @@ class Training:
             self._save(self.position)
 
     def _save(self, position):
-        """Writes a checkpoint, from where on the run is at its Position, and returns its path.
+        """Writes a checkpoint with a Position, which is the run's from then on; returns its path.
 
         Raises FloatingPointError where a weight is NaN or infinite; nothing is written then.
         """
+        # Each worker may have trained its own words' columns only; the saver saves whole variables.
         cluster.workers().collect(self._session, tf.global_variables())
         for variable in tf.trainable_variables():
             if not np.isfinite(self._session.run(variable)).all():
