@@ -606,8 +606,11 @@ def test_two_hosts_and_a_cut_cable(processes, text, tmp_path, two_hosts):
 
 
 @pytest.mark.slow
-def test_launcher(text, tmp_path):
+def test_launcher(tmp_path):
     """It shows worker 0's lines, passes Ctrl-C on, and ends with the worst exit status."""
+    (tmp_path / "text").mkdir()
+    text = write_texts(tmp_path / "text", 2000)  # Training has seconds to go when Ctrl-C comes.
+
     def launch(out, *args):
         command = [
             sys.executable, "-m", "ptb.cluster", "--workers", "2", "lstm.py", "--config", "tst",
