@@ -27,6 +27,7 @@ import math
 import os
 import pathlib
 import pickle
+import random
 import re
 import signal
 import socket
@@ -817,12 +818,19 @@ def _show(index, stream, shown):
 
 
 def free_addresses(number):
-    """Returns so many addresses of this machine alone, with ports that are free now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return ["127.0.0.1:%d" % each.getsockname()[1] for each in sockets]
+    """Returns so many addresses of this machine alone, with ports that are free now.
+
+    Their numbers are below those that systems give to outgoing connections, so that none of these
+    takes a port before its worker opens it.
+    """
+    ports = iter(random.SystemRandom().sample(range(1 << 14, 1 << 15), 1 << 14))
+    addresses = []
+    while len(addresses) < number:
+        host, port = "127.0.0.1", next(ports)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((host, port))
+            addresses.append(f"{host}:{port}")
+    return addresses
 
 
 def _shares(number):
