@@ -606,14 +606,17 @@ def test_two_hosts_and_a_cut_cable(processes, text, tmp_path, two_hosts):
 
 
 @pytest.mark.slow
-def test_launcher(tmp_path):
+def test_launcher(text, tmp_path):
     """It shows worker 0's lines, passes Ctrl-C on, and ends with the worst exit status."""
-    (tmp_path / "text").mkdir()
-    text = write_texts(tmp_path / "text", 2000)  # Training has seconds to go when Ctrl-C comes.
+    # Ctrl-C is as on a terminal; a program that was started in the background ignores it.
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('ptb.cluster', run_name='__main__')"
+    )
 
     def launch(out, *args):
         command = [
-            sys.executable, "-m", "ptb.cluster", "--workers", "2", "lstm.py", "--config", "tst",
+            sys.executable, "-c", code, "--workers", "2", "lstm.py", "--config", "tst",
             "--data_path", text, "--save_path", out, *args,
         ]
         return subprocess.Popen(
