@@ -48,7 +48,7 @@ def data_type():
 
 
 class PTBInput:
-    """The input data: x and y of each step, and how many steps an epoch has."""
+    """The input data: x and y of each step; a UserError where it is too short for one step."""
 
     def __init__(self, config, data, name=None):
         self.batch_size = batch_size = config.batch_size
@@ -121,7 +121,7 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # A word's loss is -log softmax(output @ softmax_w + softmax_b)[word], as in the article.
+        # As sequence_loss_by_example: each word's -log softmax(output @ softmax_w + softmax_b).
         fast = FLAGS.rnn_mode == "fused"
         self.loss, self._final_state = workers.sequence_loss(
             output, softmax_w, softmax_b, input_.targets, fast, factor_type, state)
@@ -175,9 +175,10 @@ class PTBModel:
 def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     """Runs the model over its whole data, from the zero state; returns the perplexity.
 
-    The eval_op, such as model.train_op, runs with each step. With verbose about ten lines are
-    printed: position, perplexity so far and speed (words/s). The run.Follower knows where a resumed
-    epoch goes on, and is told of each step. Raises FloatingPointError if the cost is not finite.
+    That is exp(sum of costs / sum of num_steps). The eval_op, such as model.train_op, runs with
+    each step. With verbose about ten lines are printed: position, perplexity so far and speed
+    (words/s). The run.Follower knows where a resumed epoch goes on, and is told of each step.
+    Raises FloatingPointError if the cost is not finite.
     """
     epoch_size = model.input.epoch_size
     follow = follow or run.Follower()
