@@ -64,11 +64,15 @@ def print_whatever_it_is():
     """Makes stdout and stderr print what they cannot encode as escapes, and each line at once.
 
     A path or a word need not be in the terminal's encoding. In a file or a pipe, too, every line is
-    to be seen at once. A notebook's streams do both by themselves.
+    to be seen at once, and as a whole: with PYTHONUNBUFFERED Python would write the end of a line
+    apart, and the lines of workers that share a terminal would run into each other. A notebook's
+    streams do all this by themselves.
     """
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+            stream.reconfigure(
+                errors="backslashreplace", line_buffering=True, write_through=False
+            )
 
 
 def command_of(flags, **changes):

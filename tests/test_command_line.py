@@ -151,6 +151,25 @@ def test_paths_that_the_terminal_cannot_show(name, status, said, corpus, tmp_pat
     assert (tmp_path / name).exists() == (status == 0)
 
 
+def test_lines_are_written_whole(monkeypatch):
+    """With PYTHONUNBUFFERED, too. Otherwise lines of workers that share a pipe run together."""
+    written = []
+
+    class Pipe(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, part):
+            written.append(bytes(part))
+            return len(part)
+
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Pipe(), write_through=True))
+    command_line.print_whatever_it_is()
+    print("lstm.py: stopped", "after a step", file=sys.stderr)
+    print("the next line", file=sys.stderr)
+    assert written == [b"lstm.py: stopped after a step\n", b"the next line\n"]
+
+
 # TensorFlow's messages.
 
 FAKE = """
