@@ -238,7 +238,7 @@ def main(_):
 def train(this_run, config, raw_data):
     """Does what the article's main does: builds the three models, trains, validates and tests."""
     train_data, valid_data, test_data, _ = raw_data
-    with tf.Graph().as_default():
+    with tf.Graph().as_default(), tf.device(cluster.workers().device):
         run.make_deterministic(FLAGS.seed)
         initializer = rnn.uniform_initializer(config.init_scale, FLAGS.seed)
 

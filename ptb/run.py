@@ -27,7 +27,7 @@ from ptb.command_line import POSITIVE, WHOLE, command_of
 from ptb.errors import STOP_SIGNALS, Stopped, UserError
 from ptb.evaluate import text_perplexity
 from ptb.progress import Line
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
 from ptb.rnn import number_type
 
@@ -600,7 +600,8 @@ class Supervisor(tf.train.Supervisor):
         of the data and drops it; here it is raised as a RuntimeError.
         """
         workers = cluster.workers()
-        with super().managed_session(workers.target, workers.session_options()) as session:
+        opening = super().managed_session(workers.target, session_config())
+        with workers.opened(opening) as session:
             try:
                 yield session
             except tf.errors.OutOfRangeError as error:

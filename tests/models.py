@@ -10,7 +10,7 @@ import lstm
 from lstm import PTBInput
 from ptb import cluster, rnn
 from ptb.evaluate import TextInput, text_perplexity
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 
 
 class TinyConfig(configs.TstConfig):
@@ -32,7 +32,8 @@ def built(config, ids, test_ids=None):
     The test model may have a text of its own.
     """
     texts = ids, ids, ids if test_ids is None else test_ids
-    with tf.Graph().as_default():
+    workers = cluster.workers()
+    with tf.Graph().as_default(), tf.device(workers.device):
         initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
         models = []
         inputs = ("Train", PTBInput), ("Valid", PTBInput), ("Tst", TextInput)
@@ -41,8 +42,7 @@ def built(config, ids, test_ids=None):
                 input_ = Input(config, text, name=f"{name}Input")
                 with tf.variable_scope("Model", reuse=bool(models), initializer=initializer):
                     models.append(lstm.PTBModel(not models, config, input_))
-        workers = cluster.workers()
-        with tf.Session(workers.target, config=workers.session_options()) as session:
+        with tf.Session(workers.target, config=session_config()) as session:
             session.run(tf.global_variables_initializer())
             yield session, *models
 

@@ -24,7 +24,7 @@ from benchmarks import cluster_speed
 from conftest import ROOT
 from ptb import cluster, command_line
 from ptb.errors import UserError
-from ptb.quiet import tf
+from ptb.quiet import session_config, tf
 from test_resume import assert_same, newest, perplexities, variables, write_texts
 from test_run import history_rows
 
@@ -148,7 +148,7 @@ def test_softmax_layer_that_is_shared_out(scale, together, monkeypatch):
 
     def work(_):
         workers = cluster.workers()
-        with tf.Graph().as_default():
+        with tf.Graph().as_default(), tf.device(workers.device):
             args = [tf.constant(value, tf.float32) for value in (output, w, b)]
             w_variable, b_variable = (
                 tf.get_variable(name, initializer=value) for name, value in zip("wb", args[1:])
@@ -160,7 +160,7 @@ def test_softmax_layer_that_is_shared_out(scale, together, monkeypatch):
             )
             parts = workers.own_variables([w_variable, b_variable])
             grads = tf.gradients(loss, [own, *parts], weights.astype(np.float32))
-            with tf.Session(workers.target, config=workers.session_options()) as session:
+            with tf.Session(workers.target, config=session_config()) as session:
                 session.run(tf.global_variables_initializer())
                 workers.spread(session, [w_variable, b_variable])
                 return session.run([loss, *grads])
@@ -183,10 +183,10 @@ def test_what_worker_0_has_reaches_the_others_exactly(together):
     def work(index):
         workers = cluster.workers()
         message = workers.on_first(lambda: (numbers, "ü" * 200_000))
-        with tf.Graph().as_default():
+        with tf.Graph().as_default(), tf.device(workers.device):
             variables = [tf.get_variable("a", [2, 3]), tf.get_variable("b", [], tf.int64)]
             tf.get_default_graph().finalize()
-            with tf.Session(workers.target, config=workers.session_options()) as session:
+            with tf.Session(workers.target, config=session_config()) as session:
                 values = [numbers, 2**40] if index == 0 else [np.ones([2, 3]), 1]
                 assign = [variable.initializer for variable in variables]
                 session.run(assign, {a.inputs[1]: v for a, v in zip(assign, values)})

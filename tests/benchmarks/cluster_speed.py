@@ -40,8 +40,8 @@ WARM_UP = 5  # steps at the start of each round that are not counted
 def sent_bytes(config, workers):
     """Returns the bytes of numbers that one worker sends in a training step.
 
-    A sum goes round the ring of workers twice, in as many pieces as there are workers. What is put
-    together goes round once. Summed are the gradients of the LSTM layers; put together are the
+    Of what is summed, it sends each other worker one of as many pieces as there are workers, and
+    then the sum of its own piece. Of what is put together, it sends each its own part. Summed are the gradients of the LSTM layers; put together are the
     slices of the embedding's gradient with their word ids, and of each row the states and two
     wishes. The softmax layer adds its gradients to the sums, and the losses to what is put
     together; or, shared out by words, the gradient of its input to the sums, and to what is put
@@ -81,17 +81,19 @@ def work(fields, ids, steps):
     """Trains as this process alone or as one worker: a round for each line read, times printed."""
     import lstm
     from ptb import cluster, rnn, run
-    from ptb.quiet import tf
+    from ptb.quiet import session_config, tf
 
     tf.disable_eager_execution()
     config = types.SimpleNamespace(**fields)
-    with cluster.join(os.environ.get("TF_CONFIG", ""), patience=600.0), tf.Graph().as_default():
-        run.make_deterministic(1)
-        with tf.variable_scope("Model", initializer=rnn.uniform_initializer(config.init_scale, 1)):
-            model = lstm.PTBModel(True, config, lstm.PTBInput(config, np.load(ids), "Input"))
+    with cluster.join(os.environ.get("TF_CONFIG", ""), patience=600.0):
         workers = cluster.workers()
-        with tf.Session(workers.target, config=workers.session_options()) as session:
-            session.run(tf.global_variables_initializer())
+        run.make_deterministic(1)
+        initializer = rnn.uniform_initializer(config.init_scale, 1)
+        with tf.device(workers.device), tf.variable_scope("Model", initializer=initializer):
+            model = lstm.PTBModel(True, config, lstm.PTBInput(config, np.load(ids), "Input"))
+            initialize = tf.global_variables_initializer()
+        with tf.Session(workers.target, config=session_config()) as session:
+            session.run(initialize)
             workers.spread(session, tf.global_variables())
             model.assign_lr(session, 0.1)
             for _ in sys.stdin:
