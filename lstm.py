@@ -97,8 +97,7 @@ class PTBModel:
 
         with tf.device("/cpu:0"):
             embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
-            inputs = tf.nn.embedding_lookup(embedding, input_data)
-            inputs = tf.cast(inputs, data_type())
+            inputs = tf.cast(tf.nn.embedding_lookup(embedding, input_data), data_type())
 
         if is_training and config.keep_prob < 1:
             inputs = inputs * tf.transpose(masks[0], [1, 0, 2])
@@ -222,8 +221,7 @@ def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
     tf.disable_eager_execution()
     config = command_line.get_config(FLAGS.config, configs)
-    is_named = not FLAGS["data_path"].using_default_value
-    corpus = dataset.find_corpus(FLAGS.data_path, explicit=is_named)
+    corpus = dataset.find_corpus(FLAGS.data_path, not FLAGS["data_path"].using_default_value)
     source = run.find_source(FLAGS, config, corpus)
     raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=source.vocabulary)
 

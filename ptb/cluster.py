@@ -71,7 +71,7 @@ class Alone:
     target = ""  # what a session connects to, as `tf.Session` takes it
 
     def opened(self, session):
-        """Returns a session, a context, that is opened while the others are waited for."""
+        """Returns a session, a context, which needs all workers to open and to run a step."""
         return session
 
     def compare(self, facts, config):
@@ -197,6 +197,8 @@ class Worker:
         with contextlib.ExitStack() as stack:
             with self._waiting():
                 opened = stack.enter_context(session)
+            # Even what runs before the first operation of a step may wait for the others.
+            opened.run = self._waiting()(opened.run)
             yield opened
 
     def compare(self, facts, config):
@@ -360,7 +362,6 @@ class Worker:
         return any(variable is part for part in self._parts.values())
 
     def agree(self, signum, save_is_due):
-        self._wait = None  # The step has ended.
         asked, saves = self._heard
         # A save that is agreed on now is not asked for once more.
         self._wishes = (signum or 0, int(save_is_due and self.is_first and not saves))
@@ -445,10 +446,10 @@ class Worker:
 
     @contextlib.contextmanager
     def _waiting(self):
-        """Within it this worker waits for the others, as it does within a step."""
-        self._wait = object()
+        """Within it this worker waits for the others."""
+        before, self._wait = self._wait, object()
         yield
-        self._wait = None
+        self._wait = before
 
     def _watch(self, _):
         """Ends the process, with one line, when it has waited too long for the others.
@@ -485,8 +486,6 @@ class Worker:
         os._exit(2)
 
     def _ask(self):
-        """Returns this worker's wishes; a step calls it, and waits for the others from then on."""
-        self._wait = object()
         return np.asarray(self._wishes, np.float32)
 
     def _hear(self, wishes):

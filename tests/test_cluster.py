@@ -361,10 +361,11 @@ def text(tmp_path_factory):
     return write_texts(tmp_path_factory.mktemp("text"), 500)
 
 
-def be_worker(addresses, index, log, argv, fields, namespace=None):
+def be_worker(addresses, index, log, argv, fields, namespace=None, halt_before=None):
     """What a process does: it is lstm.py as one worker, and writes its output to log.out, .err.
 
-    It is in a network namespace of that name, or in the one of the tests.
+    It is in a network namespace of that name, or in the one of the tests. Before a function of
+    lstm.py that is named, worker 1 halts, and the others wait until it has.
     """
     if namespace:
         with open(f"/run/netns/{namespace}") as file:
@@ -374,6 +375,16 @@ def be_worker(addresses, index, log, argv, fields, namespace=None):
         os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT), stream.fileno())
     if addresses:
         os.environ["TF_CONFIG"] = tf_config(addresses, index)
+    if halt_before:
+        function = getattr(lstm, halt_before)
+
+        def late(*args, **kwargs):
+            if index == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(1)
+            return function(*args, **kwargs)
+
+        setattr(lstm, halt_before, late)
     configs.SomeConfig = type("SomeConfig", (configs.TstConfig,), fields)
     sys.argv = ["lstm.py", *argv]
     command_line.run(lstm.main)
@@ -400,7 +411,10 @@ class Processes:
             process.kill()
             process.join()
 
-    def start(self, number, text, out, *args, fields=FIELDS, addresses=None, namespaces=None):
+    def start(
+        self, number, text, out, *args, fields=FIELDS, addresses=None, namespaces=None,
+        halt_before=None,
+    ):
         """Starts workers that train the text; returns them.
 
         Args:
@@ -409,6 +423,7 @@ class Processes:
           fields: those of the configuration.
           addresses: the address of each; free ones of this machine, unless given.
           namespaces: the network namespace of each; that of the tests, unless given.
+          halt_before: a function of lstm.py before which worker 1 halts.
         """
         addresses = addresses or (cluster.free_addresses(number) if number > 1 else [])
         argv = [*map(str, ["--config", "some", "--data_path", text, "--save_path", out, *args])]
@@ -419,7 +434,7 @@ class Processes:
             process = self._context.Process(
                 target=be_worker,
                 args=[addresses, index, str(log), argv, fields,
-                      namespaces and namespaces[index]],
+                      namespaces and namespaces[index], halt_before],
             )
             open(f"{log}.out", "w").close()
             process.start()
@@ -516,6 +531,17 @@ def test_worker_that_hangs(processes, text, tmp_path):
         assert worker.err.read_text().splitlines()[-1].startswith(
             f"lstm.py: worker 1 ({workers[1].address}) did not answer within 6 seconds; start "
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["train", "text_perplexity"])
+def test_worker_that_hangs_between_steps(function, processes, text, tmp_path):
+    """It is missed when the session is opened, and by the first step that evaluates the test."""
+    workers = processes.start(2, text, tmp_path, "--wait_minutes", "0.1", halt_before=function)
+    assert ended(workers[:1]) == [2]
+    assert workers[0].err.read_text().splitlines()[-1].startswith(
+        f"lstm.py: worker 1 ({workers[1].address}) did not answer within 6 seconds; start "
+    )
 
 
 @pytest.mark.slow
