@@ -547,8 +547,8 @@ class Worker:
         """Returns what each worker has for this one, given what this one has for each worker.
 
         A worker puts a tensor for each other one into a queue of its own, and takes those for it
-        out of theirs. TensorFlow copies a tensor less often on this way than on that of a
-        collective operation, which takes 1.5 times the processor time. No gradient goes through.
+        out of theirs. TensorFlow copies a tensor less often in this than in a collective operation,
+        which takes 1.5 times the processor time. No gradient goes through.
         """
         key, own = next(self._keys), self._index
         dtype = tensors[own].dtype
