@@ -41,11 +41,12 @@ def sent_bytes(config, workers):
     """Returns the bytes of numbers that one worker sends in a training step.
 
     Of what is summed, it sends each other worker one of as many pieces as there are workers, and
-    then the sum of its own piece. Of what is put together, it sends each its own part. Summed are the gradients of the LSTM layers; put together are the
-    slices of the embedding's gradient with their word ids, and of each row the states and two
-    wishes. The softmax layer adds its gradients to the sums, and the losses to what is put
-    together; or, shared out by words, the gradient of its input to the sums, and to what is put
-    together its input, and four numbers for each of the batch's words from every worker.
+    then the sum of its own piece. Of what is put together, it sends each its own part. Summed are
+    the gradients of the LSTM layers; put together are the slices of the embedding's gradient with
+    their word ids, and of each row the states and two wishes. The softmax layer adds its gradients
+    to the sums, and the losses to what is put together; or, shared out by words, the gradient of
+    its input to the sums, and to what is put together its input, and four numbers for each of the
+    batch's words from every worker.
     """
     from ptb import cluster
 
