@@ -43,6 +43,7 @@ from ptb.errors import STOP_SIGNALS, UserError
 from ptb.progress import Line
 from ptb.quiet import session_config, tf
 
+FEW = 1 << 13  # how many numbers of a gradient need less time than a message of their own
 GROUP = 1  # the key of the group of all workers, which every collective operation names
 PIECE = 1 << 16  # bytes of a message that are sent at a time
 TICK = 0.25  # seconds between two looks at who is there
@@ -250,7 +251,7 @@ class Worker:
             return self._all_rows(loss, state, self.own_rows)
         if output.dtype == tf.float16:  # Sums of exponentials need the range of float32.
             output, factor_type = tf.cast(output, tf.float32), None
-        output, state = self._all_rows(output, state, lambda d: self.own_rows(self.sum(d)))
+        output, state = self._all_rows(output, state, self._sum_of_own_rows)
         parts = map(self._own_words.part_of, (softmax_w, softmax_b))
         loss = rnn.sequence_loss(output, *parts, targets, fast, factor_type, self._own_words)
         return loss, state
@@ -265,17 +266,16 @@ class Worker:
           gradient: a function of the gradient of the whole, which returns that of the own rows.
         """
         with tf.name_scope("all_rows"):
-            arrays = tf.nest.flatten(state)
-            rows = arrays[0].shape[0]
             wishes = tf.numpy_function(self._ask, [], tf.float32)
             wishes.set_shape([2])
-            columns = [tf.reshape(tensor, [rows, -1]), *arrays, tf.tile(wishes[None], [rows, 1])]
-            sizes = [each.shape[1] for each in columns]
-            joined = tf.concat([tf.cast(each, tf.float32) for each in columns], axis=1)
-            whole, *states, wishes = tf.split(self.gathered(joined), sizes, axis=1)
-            states = [tf.cast(s, array.dtype) for s, array in zip(states, arrays)]
+            own = [tensor, *tf.nest.flatten(state)]
+            *received, wishes = self.together([*(tf.cast(t, tf.float32) for t in own), wishes])
+            whole, *states = [
+                tf.cast(tf.concat(tf.unstack(of_all), axis=0), t.dtype)
+                for of_all, t in zip(received, own)
+            ]
             with tf.control_dependencies([tf.numpy_function(self._hear, [wishes], [])]):
-                whole = tf.reshape(whole, [-1, *tensor.shape[1:]])
+                whole = tf.identity(whole)
             of_all = tf.custom_gradient(lambda _: (whole, gradient))
             return of_all(tensor), tf.nest.pack_sequence_as(state, states)
 
@@ -288,21 +288,33 @@ class Worker:
         return self._own_words.parts if self._own_words else {}
 
     def add(self, gradients, variables):
-        """See Alone. Each sum starts as soon as its gradient is there.
+        """See Alone. The sum of a large gradient starts as soon as that is there.
 
-        Of IndexedSlices the slices of all workers are put together, one for each occurrence of a
-        word, as a single process has them. What is shared out by words needs no sum.
+        All others travel in one message. Of IndexedSlices the slices of all workers are put
+        together, one for each occurrence of a word, as a single process has them. What is shared
+        out by words needs no sum.
         """
-        def added(gradient, variable):
-            if self._is_part(variable):
-                return gradient
-            if isinstance(gradient, tf.IndexedSlices):
-                values, indices = map(self.gathered, (gradient.values, gradient.indices))
-                return tf.IndexedSlices(values, indices, gradient.dense_shape)
-            return self.sum(gradient)
-
         with tf.name_scope("add"):
-            return list(map(added, gradients, variables))
+            added, small = list(gradients), {}
+            for k, (gradient, variable) in enumerate(zip(gradients, variables)):
+                if isinstance(gradient, tf.IndexedSlices):
+                    # The bits of the indices travel as if they were those of floats.
+                    small[k] = [gradient.values, tf.bitcast(gradient.indices, tf.float32)]
+                elif not self._is_part(variable):
+                    if gradient.shape.num_elements() > FEW:
+                        added[k] = self.sum(gradient)
+                    else:
+                        small[k] = [gradient]
+            received = self.together(tf.nest.flatten(small))
+            for k, of_all in tf.nest.pack_sequence_as(small, received).items():
+                gradient = gradients[k]
+                if isinstance(gradient, tf.IndexedSlices):
+                    values, indices = (tf.concat(tf.unstack(each), axis=0) for each in of_all)
+                    indices = tf.bitcast(indices, gradient.indices.dtype)
+                    added[k] = tf.IndexedSlices(values, indices, gradient.dense_shape)
+                else:
+                    added[k] = tf.add_n(tf.unstack(of_all[0]))
+            return added
 
     def global_norm(self, gradients, variables):
         """See Alone. Worker 0 counts the gradients that all workers have alike.
@@ -314,7 +326,7 @@ class Worker:
             if self.is_first or self._is_part(variable)
         ]
         norm = tf.global_norm(counted) if counted else tf.zeros([])
-        return tf.sqrt(self.sum(norm[None] ** 2))[0]
+        return tf.sqrt(tf.add_n(tf.unstack(self.together([norm ** 2])[0])))
 
     def on_first(self, function):
         if not self.is_first:
@@ -523,25 +535,39 @@ class Worker:
             ))
         return received
 
-    def gathered(self, tensor):
-        """Returns the tensors of all workers, one below the other."""
-        number, (rows, *rest) = len(self._addresses), tensor.shape
-        parts = self._exchanged([tensor] * number)
-        return tf.reshape(tf.concat(parts, axis=0), [number * rows, *rest])
+    def together(self, tensors):
+        """Returns of each tensor those of all workers, [number, *shape], sent in one message."""
+        flat = [tf.reshape(tensor, [-1]) for tensor in tensors]
+        received = tf.stack(self._exchanged([tf.concat(flat, axis=0)] * len(self._addresses)))
+        sizes = [each.shape[0] for each in flat]
+        received.set_shape([len(self._addresses), sum(sizes)])
+        parts = tf.split(received, sizes, axis=1)
+        return [tf.reshape(part, [-1, *tensor.shape]) for part, tensor in zip(parts, tensors)]
 
     def sum(self, tensor):
-        """Returns the sum of the tensors of all workers.
+        """Returns the sum of the tensors of all workers, with the same bits on each of them.
 
-        Each worker adds up one piece of them, so that all get the same bits, and sends that to all.
+        Each worker adds up one piece of them, and sends that to all. Between two workers, whole
+        tensors are no more to send than their pieces and sums.
         """
         number, size = len(self._addresses), tensor.shape.num_elements()
+        if number == 2:
+            return self._added([tensor, tensor])
         ends = [size * i // number for i in range(number + 1)]
         pieces = tf.split(tf.reshape(tensor, [-1]), np.diff(ends))
-        received = self._exchanged(pieces)
-        for part in received:
-            part.set_shape(pieces[self._index].shape)
-        sums = self._exchanged([tf.add_n(received)] * number)
+        sums = self._exchanged([self._added(pieces)] * number)
         return tf.reshape(tf.concat(sums, axis=0), tensor.shape)
+
+    def _sum_of_own_rows(self, tensor):
+        """Returns this worker's rows of the sum of the tensors of all workers."""
+        return self._added(tf.split(tensor, len(self._addresses)))
+
+    def _added(self, tensors):
+        """Returns the sum of what all workers have for this one; see _exchanged."""
+        received = self._exchanged(tensors)
+        for tensor in received:
+            tensor.set_shape(tensors[self._index].shape)
+        return tf.add_n(received)
 
     def _exchanged(self, tensors):
         """Returns what each worker has for this one, given what this one has for each worker.
@@ -608,9 +634,9 @@ class OwnWords(fused.AllWords):
         return own - self.words.start, tf.cast(tf.equal(own, targets), tf.float32)
 
     def losses(self, highest, sums, target_logits, is_own):
-        values = tf.stack([highest, sums, target_logits, is_own])[None]
-        values = tf.unstack(self._worker.gathered(values), axis=1)
-        all_highest, all_sums, all_target_logits, all_is_own = values
+        all_highest, all_sums, all_target_logits, all_is_own = self._worker.together(
+            [highest, sums, target_logits, is_own]
+        )
         top = tf.reduce_max(all_highest, axis=0)
         total = tf.reduce_sum(all_sums * tf.exp(all_highest - top), axis=0)
         target_logits = all_is_own * (all_target_logits + (all_highest - top))
@@ -625,7 +651,7 @@ def by_words(batch_words, size, vocab_size, number):
     """Returns whether workers send less when they share the softmax layer by words, not by rows.
 
     By rows, its gradients are summed, of which a worker sends nearly everything twice. By words,
-    the outputs are sent once and their gradients twice, and four numbers for each of the batch's
+    the outputs are sent once and so are their gradients, and four numbers for each of the batch's
     words once by every worker.
 
     Args:
@@ -634,7 +660,7 @@ def by_words(batch_words, size, vocab_size, number):
       vocab_size: how many words the vocabulary has.
       number: how many workers there are.
     """
-    return (3 * size + 4 * number) * batch_words < 2 * (size + 1) * vocab_size
+    return (2 * size + 4 * number) * batch_words < 2 * (size + 1) * vocab_size
 
 
 def member(flags):

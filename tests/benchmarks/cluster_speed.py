@@ -42,22 +42,21 @@ def sent_bytes(config, workers):
 
     Of what is summed, it sends each other worker one of as many pieces as there are workers, and
     then the sum of its own piece. Of what is put together, it sends each its own part. Summed are
-    the gradients of the LSTM layers; put together are the slices of the embedding's gradient with
-    their word ids, and of each row the states and two wishes. The softmax layer adds its gradients
-    to the sums, and the losses to what is put together; or, shared out by words, the gradient of
-    its input to the sums, and to what is put together its input, and four numbers for each of the
-    batch's words from every worker.
+    the gradients of the LSTM layers' kernels; put together are those of their biases, the slices of
+    the embedding's gradient with their word ids, the states of each row and two wishes. The softmax
+    layer adds its gradients to the sums, and the losses to what is put together. Or, shared out by
+    words, it adds only to what is put together: its input, the gradient of that for the rows of
+    each other worker, and four numbers for each of the batch's words from every worker.
     """
     from ptb import cluster
 
     size, layers, vocab_size = config.hidden_size, config.num_layers, config.vocab_size
     rows = config.batch_size // workers
     words, all_words = rows * config.num_steps, config.batch_size * config.num_steps
-    summed = layers * (2 * size * 4 * size + 4 * size)
-    put_together = words * (size + 1) + rows * (2 * layers * size + 2)
+    summed = layers * 2 * size * 4 * size
+    put_together = layers * 4 * size + words * (size + 1) + rows * 2 * layers * size + 2
     if cluster.by_words(all_words, size, vocab_size, workers):
-        summed += all_words * size
-        put_together += words * size + 4 * all_words
+        put_together += 2 * words * size + 4 * all_words
     else:
         summed += size * vocab_size + vocab_size
         put_together += words
