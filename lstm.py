@@ -21,7 +21,7 @@ from ptb.evaluate import TextInput, perplexity, text_perplexity
 
 import tensorflow.compat.v1 as tf
 
-command_line.forget_flags(__name__)  # A notebook may run this file more than once.
+command_line.prepare_flags(__name__)  # A notebook runs this file repeatedly, and parses no flags.
 configs = command_line.import_edited("configs")
 from configs import *  # noqa: E402, F403 (the configurations, such as lstm.SmallConfig)
 
@@ -39,7 +39,6 @@ flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is mo
 flags.DEFINE_float("save_minutes", 5, "How often to save within an epoch.", lower_bound=0)
 flags.DEFINE_float("wait_minutes", 2, "How long workers wait for one another.", lower_bound=0.05)
 flags.DEFINE_integer("seed", 1, "It decides the initial weights and the dropout.", 0, 2**31 - 1)
-FLAGS.mark_as_parsed()  # In a notebook or a test nobody parses flags, and the defaults hold.
 
 
 def data_type():
@@ -131,10 +130,9 @@ class PTBModel:
 
         self._lr = tf.Variable(0.0, trainable=False)
         # Of several workers, each may train only its own words' columns of softmax_w and softmax_b.
-        # All gradients are added up before they are clipped, so that the norm is that of the batch.
+        # Their gradients are added up before they are clipped, since the norm is the whole batch's.
         tvars = workers.own_variables(tf.trainable_variables())
-        grads = workers.add(tf.gradients(cost, tvars), tvars)
-        norm = workers.global_norm(grads, tvars)
+        grads, norm = workers.add(tf.gradients(cost, tvars), tvars)
         grads, _ = tf.clip_by_global_norm(grads, config.max_grad_norm, norm)
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
         self._train_op = optimizer.apply_gradients(zip(grads, tvars), global_step=global_step)

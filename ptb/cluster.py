@@ -99,17 +99,13 @@ class Alone:
         return variables
 
     def add(self, gradients, variables):
-        """Returns the gradients of the batch's cost, given what this worker's rows add to them.
+        """Returns (the gradients of the batch's cost, their global norm).
 
         Args:
-          gradients: one for each of the variables.
+          gradients: what this worker's rows add to the gradients by the variables.
           variables: what own_variables returned.
         """
-        return gradients
-
-    def global_norm(self, gradients, variables):
-        """Returns the global norm of what add returned."""
-        return tf.global_norm(gradients)
+        return gradients, tf.global_norm(gradients)
 
     def on_first(self, function):
         """Calls a function on worker 0 only; its result, or its UserError, is that of all."""
@@ -314,10 +310,10 @@ class Worker:
                     added[k] = tf.IndexedSlices(values, indices, gradient.dense_shape)
                 else:
                     added[k] = tf.add_n(tf.unstack(of_all[0]))
-            return added
+            return added, self._global_norm(added, variables)
 
-    def global_norm(self, gradients, variables):
-        """See Alone. Worker 0 counts the gradients that all workers have alike.
+    def _global_norm(self, gradients, variables):
+        """Returns the global norm of gradients; worker 0 counts those that all workers have alike.
 
         A sum of many squares depends on the number of threads, and the workers need the same bits.
         """

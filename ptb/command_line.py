@@ -82,7 +82,7 @@ def command_of(flags, **changes):
       flags: the script's flags.
       changes: {flag: its value in the command; None leaves it out}.
     """
-    script = flags.find_module_defining_flag("config")  # As absl knows it, see forget_flags.
+    script = flags.find_module_defining_flag("config")  # As absl knows it, see prepare_flags.
     given = [
         flag.serialize() for flag in flags.flags_by_module_dict()[script]
         if not flag.using_default_value and flag.name not in changes
@@ -92,8 +92,11 @@ def command_of(flags, **changes):
     return files.as_typed([sys.executable, path, *given])
 
 
-def forget_flags(module_name):
+def prepare_flags(module_name):
     """Removes the flags that an earlier run of a module has defined in the same process.
+
+    Those that it defines now have their default values until somebody parses a command line, which
+    in a notebook or a test nobody does.
 
     Args:
       module_name: its __name__; a script's flags are known by its path instead.
@@ -101,6 +104,7 @@ def forget_flags(module_name):
     module_name = sys.argv[0] if module_name == "__main__" else module_name
     for flag in [*FLAGS.flags_by_module_dict().get(module_name, [])]:
         delattr(FLAGS, flag.name)
+    FLAGS.mark_as_parsed()
 
 
 class Parser(argparse.ArgumentParser):
