@@ -284,7 +284,7 @@ class Worker:
         return self._own_words.parts if self._own_words else {}
 
     def add(self, gradients, variables):
-        """See Alone. The sum of a large gradient starts as soon as that is there.
+        """See Alone. The sum of a large gradient starts as soon as the gradient is there.
 
         All others travel in one message. Of IndexedSlices the slices of all workers are put
         together, one for each occurrence of a word, as a single process has them. What is shared
@@ -298,7 +298,7 @@ class Worker:
                     small[k] = [gradient.values, tf.bitcast(gradient.indices, tf.float32)]
                 elif not self._is_part(variable):
                     if gradient.shape.num_elements() > FEW:
-                        added[k] = self.sum(gradient)
+                        added[k] = self._sum(gradient)
                     else:
                         small[k] = [gradient]
             received = self.together(tf.nest.flatten(small))
@@ -540,7 +540,7 @@ class Worker:
         parts = tf.split(received, sizes, axis=1)
         return [tf.reshape(part, [-1, *tensor.shape]) for part, tensor in zip(parts, tensors)]
 
-    def sum(self, tensor):
+    def _sum(self, tensor):
         """Returns the sum of the tensors of all workers, with the same bits on each of them.
 
         Each worker adds up one piece of them, and sends that to all. Between two workers, whole
