@@ -130,7 +130,7 @@ class PTBModel:
 
         self._lr = tf.Variable(0.0, trainable=False)
         # Of several workers, each may train only its own words' columns of softmax_w and softmax_b.
-        # Their gradients are added up before they are clipped, since the norm is the whole batch's.
+        # The workers' gradients are added up before clipping, since the norm is the whole batch's.
         tvars = workers.own_variables(tf.trainable_variables())
         grads, norm = workers.add(tf.gradients(cost, tvars), tvars)
         grads, _ = tf.clip_by_global_norm(grads, config.max_grad_norm, norm)

@@ -661,8 +661,8 @@ def by_words(batch_words, size, vocab_size, number):
     """Returns whether workers send less when they share the softmax layer by words, not by rows.
 
     By rows, its gradients are summed, of which a worker sends nearly everything twice. By words,
-    the outputs are sent once and so are their gradients, and four numbers for each of the batch's
-    words once by every worker.
+    the outputs and their gradients are sent once, and four numbers for each of the batch's words
+    once by every worker.
 
     Args:
       batch_words: how many words all rows of a batch have.
