@@ -9,29 +9,34 @@ The model is that of Zaremba, Sutskever and Vinyals, "Recurrent Neural Network R
     large        55    37.94    82.75    78.49
 
     python lstm.py --config small
+
+Classes, names and order are those of the article. Where they differ, a comment says why.
 """
 
 import time
 
 import numpy as np
 
-# ptb comes before TensorFlow, because it hides the messages that TensorFlow prints while it loads.
+# The article has `import ptb.reader as reader`; the other rooms of ptb do what it leaves out. They
+# come before TensorFlow, because they hide the messages that TensorFlow prints while it loads.
 from ptb import cluster, command_line, dataset, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
 
+# TensorFlow 2 keeps graphs, sessions and the rest of TensorFlow 1 under this name.
 import tensorflow.compat.v1 as tf
 
 command_line.prepare_flags(__name__)  # A notebook runs this file repeatedly, and parses no flags.
 configs = command_line.import_edited("configs")
-from configs import *  # noqa: E402, F403 (the configurations, such as lstm.SmallConfig)
+from configs import *  # noqa: E402, F403 (SmallConfig and the others, which the article has here)
 
 flags = tf.app.flags
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("config", "small", "What to train: small, medium, large, tst, or your own.")
-flags.DEFINE_string("data_path", "simple-examples/data", "The folder of the corpus.")
 flags.DEFINE_string("save_path", "./Out", "Where runs are saved, each in <save_path>/<config>.")
 flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instead of 32-bit ones.")
+# The article has these two flags. Where it has fixed values or nothing, these are ours:
+flags.DEFINE_string("config", "small", "What to train: small, medium, large, tst, or your own.")
+flags.DEFINE_string("data_path", "simple-examples/data", "The folder of the corpus.")
 flags.DEFINE_bool("use_bf16", False, "Whether matrix products take 16-bit factors, for speed.")
 flags.DEFINE_enum("rnn_mode", "fused", ["fused", "basic"], "How to compute: fast, or in a loop.")
 flags.DEFINE_string("init_from", "", "A run or checkpoint from whose weights a new run starts.")
@@ -42,8 +47,13 @@ flags.DEFINE_integer("seed", 1, "It decides the initial weights and the dropout.
 
 
 def data_type():
-    """Returns the type of activations and of the state; variables, loss and update are float32."""
+    """Returns the type of the LSTM's outputs and state; the variables are float32, as there."""
     return tf.float16 if FLAGS.use_fp16 else tf.float32
+
+
+def product_type():
+    """Returns the type in which matrix products take their factors; the article has no other."""
+    return tf.bfloat16 if FLAGS.use_bf16 else data_type()
 
 
 class PTBInput:
@@ -75,43 +85,49 @@ class PTBModel:
         num_steps = input_.num_steps
         size = config.hidden_size
         vocab_size = config.vocab_size
-        global_step = tf.train.get_or_create_global_step()
-        factor_type = tf.bfloat16 if FLAGS.use_bf16 else data_type()  # Matrix products take it.
-        workers = cluster.workers()  # Several share the rows of a batch; a process alone has all.
 
-        def lstm_cell(layer):
-            return rnn.BasicLSTMCell(size, forget_bias=0.0, factor_type=factor_type)
+        # tf.contrib, which has the article's cells, is gone: rnn has them under the same names.
+        # They know only states that are tuples, so that there is no state_is_tuple=True to give.
+        def lstm_cell():
+            # A forget bias of 0 lets the cell learn from nothing what to keep; 1 would make it keep
+            # nearly everything at first, and the published perplexities are those of 0.
+            return rnn.BasicLSTMCell(size, forget_bias=0.0, product_type=product_type())
 
+        # Dropout sets units to 0 at random in training, so that none relies on certain others.
         attn_cell = lstm_cell
         if is_training and config.keep_prob < 1:
-            masks = rnn.dropout_masks(config, FLAGS.seed, global_step, data_type())
-            masks = workers.own_rows(masks, axis=1)
+            def attn_cell():
+                # The masks of all steps are drawn at once, which is why it takes num_steps, too.
+                return rnn.DropoutWrapper(
+                    lstm_cell(), output_keep_prob=config.keep_prob, num_steps=num_steps)
 
-            def attn_cell(layer):
-                return rnn.DropoutWrapper(lstm_cell(layer), masks[layer + 1])
-
-        cell = rnn.MultiRNNCell([attn_cell(layer) for layer in range(config.num_layers)])
+        cell = rnn.MultiRNNCell([attn_cell() for _ in range(config.num_layers)])
         self._initial_state = cell.zero_state(batch_size, data_type())
-        input_data, state = workers.own_rows((input_.input_data, self._initial_state))
 
         with tf.device("/cpu:0"):
+            # Row i of the embedding is a vector that stands for word i, and is learned. The article
+            # has no cast, since it computes in float32 whatever --use_fp16 says.
             embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
-            inputs = tf.cast(tf.nn.embedding_lookup(embedding, input_data), data_type())
+            inputs = tf.cast(tf.nn.embedding_lookup(embedding, input_.input_data), data_type())
 
         if is_training and config.keep_prob < 1:
-            inputs = inputs * tf.transpose(masks[0], [1, 0, 2])
+            # tf.nn.dropout would draw other masks when a run goes on than if it had never stopped.
+            inputs = rnn.dropout(inputs, config.keep_prob)
 
+        state = self._initial_state
         with tf.variable_scope("RNN"):
             if FLAGS.rnn_mode == "basic":
+                outputs = []
                 # Gradients go back through this loop and no further. Otherwise every step would
                 # have to propagate them back to the start of the corpus.
-                outputs = []
                 for time_step in range(num_steps):
+                    # The first step makes the variables of the cells; all others reuse them.
                     if time_step > 0:
                         tf.get_variable_scope().reuse_variables()
+                    # The dimensions of inputs are the row of the batch, the step and the unit.
                     (cell_output, state) = cell(inputs[:, time_step, :], state)
                     outputs.append(cell_output)
-                outputs = tf.stack(outputs, 1)
+                outputs = tf.concat(outputs, 1)
             else:
                 # The fast mode computes a whole layer in one call, with the same numbers.
                 outputs, state = cell.unroll(inputs, state)
@@ -119,23 +135,28 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # As sequence_loss_by_example: each word's -log softmax(output @ softmax_w + softmax_b).
-        fast = FLAGS.rnn_mode == "fused"
-        self.loss, self._final_state = workers.sequence_loss(
-            output, softmax_w, softmax_b, input_.targets, fast, factor_type, state)
-        self._cost = cost = tf.reduce_sum(self.loss) / batch_size
+        # The article computes matmul(output, softmax_w) + softmax_b here. This only names it: the
+        # fast mode computes it together with the loss.
+        logits = rnn.Logits(output, softmax_w, softmax_b, product_type())
+        # Weights of 1, which the article hands over here, are understood.
+        self.loss = loss = rnn.sequence_loss_by_example(
+            logits, input_.targets, fast=FLAGS.rnn_mode == "fused")
+        # Of several workers each has some of the rows; the cost is that of all. See cluster.
+        self._cost = cost = cluster.average(tf.reduce_sum(loss) / batch_size)
+        self._final_state = state
 
         if not is_training:
             return
 
         self._lr = tf.Variable(0.0, trainable=False)
-        # Of several workers, each may train only its own words' columns of softmax_w and softmax_b.
-        # The workers' gradients are added up before clipping, since the norm is the whole batch's.
-        tvars = workers.own_variables(tf.trainable_variables())
-        grads, norm = workers.add(tf.gradients(cost, tvars), tvars)
-        grads, _ = tf.clip_by_global_norm(grads, config.max_grad_norm, norm)
+        tvars = tf.trainable_variables()
+        # Now and then a gradient is so large that one update would ruin the weights: it explodes.
+        # So all of them are scaled down together where their common norm is above max_grad_norm.
+        grads, _ = tf.clip_by_global_norm(
+            cluster.average(tf.gradients(cost, tvars)), config.max_grad_norm)
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
-        self._train_op = optimizer.apply_gradients(zip(grads, tvars), global_step=global_step)
+        self._train_op = optimizer.apply_gradients(
+            zip(grads, tvars), global_step=tf.train.get_or_create_global_step())
 
         self._new_lr = tf.placeholder(tf.float32, shape=[], name="new_learning_rate")
         self._lr_update = tf.assign(self._lr, self._new_lr)
@@ -144,6 +165,7 @@ class PTBModel:
         """Sets the learning rate of the training model."""
         session.run(self._lr_update, feed_dict={self._new_lr: lr_value})
 
+    # A property can be read from outside, and not be replaced there by mistake.
     @property
     def input(self):
         return self._input
@@ -174,11 +196,12 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
 
     That is exp(sum of costs / sum of num_steps). The eval_op, such as model.train_op, runs with
     each step. With verbose about ten lines are printed: position, perplexity so far and speed
-    (words/s). The run.Follower knows where a resumed epoch goes on, and is told of each step.
+    (words/s). The run.Follower says where a resumed epoch goes on, and is told of each step.
     Raises FloatingPointError if the cost is not finite.
     """
     epoch_size = model.input.epoch_size
-    follow = follow or run.Follower()
+    follow = follow or run.Follower()  # This one begins at the first step, and tells nobody.
+    # The article's time.time() jumps when the system's clock is set.
     start_time = time.perf_counter() - follow.seconds
     costs = follow.costs
     iters = follow.step * model.input.num_steps
@@ -208,8 +231,9 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
         if verbose and step % interval == min(10, interval - 1):
             print("%.3f perplexity: %.3f speed: %.0f wps" %
                   (step * 1.0 / epoch_size, perplexity(costs, iters),
-                   iters * model.input.batch_size / (time.perf_counter() - start_time)))
-        follow.after_step(cost, state)
+                   iters * model.input.batch_size * cluster.this_worker().number
+                   / (time.perf_counter() - start_time)))
+        follow.after_step(step + 1, cost, costs, state)
 
     return perplexity(costs, iters)
 
@@ -217,7 +241,7 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
 @cluster.member(FLAGS)  # Where TF_CONFIG names several workers, this process is one of them.
 def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
-    tf.disable_eager_execution()
+    tf.disable_eager_execution()  # TensorFlow 2 computes at once; a graph is computed by sessions.
     config = command_line.get_config(FLAGS.config, configs)
     corpus = dataset.find_corpus(FLAGS.data_path, not FLAGS["data_path"].using_default_value)
     source = run.find_source(FLAGS, config, corpus)
@@ -232,11 +256,17 @@ def main(_):
 
 
 def train(this_run, config, raw_data):
-    """Does what the article's main does: builds the three models, trains, validates and tests."""
+    """Does what the article's main part does: builds the three models, trains and tests them."""
     train_data, valid_data, test_data, _ = raw_data
-    with tf.Graph().as_default(), tf.device(cluster.workers().device):
+    # The article's eval_config reads the test text one word at a time, and so do its perplexity
+    # and ours; but TextInput reads batch_size rows side by side, which is many times faster.
+    eval_config = config
+    config, train_data, valid_data = cluster.own_part(config, train_data, valid_data)
+
+    with tf.Graph().as_default():
         run.make_deterministic(FLAGS.seed)
-        initializer = rnn.uniform_initializer(config.init_scale, FLAGS.seed)
+        # TensorFlow's own initializer of this name would draw other weights for another graph.
+        initializer = rnn.random_uniform_initializer(-config.init_scale, config.init_scale)
 
         with tf.name_scope("Train"):
             train_input = PTBInput(config=config, data=train_data, name="TrainInput")
@@ -248,16 +278,16 @@ def train(this_run, config, raw_data):
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
                 mvalid = PTBModel(is_training=False, config=config, input_=valid_input)
 
-        # The article reads the test text one word at a time (eval_config). TextInput gives the same
-        # perplexity many times faster: batch_size rows of the text are read side by side.
         with tf.name_scope("Tst"):
-            test_input = TextInput(config=config, data=test_data, name="TstInput")
+            test_input = TextInput(config=eval_config, data=test_data, name="TstInput")
             with tf.variable_scope("Model", reuse=True, initializer=initializer):
-                mtst = PTBModel(is_training=False, config=config, input_=test_input)
+                mtst = PTBModel(is_training=False, config=eval_config, input_=test_input)
 
         sv = run.Supervisor()  # It is tf.train.Supervisor, without services in the background.
         with sv.managed_session() as session, this_run.going_on(session, sv, m, mvalid) as training:
+            # The article's range(config.max_max_epoch); a resumed run has fewer of them left.
             for i in training.epochs_left():
+                # The rate falls after max_epoch epochs: large steps first, then ever finer ones.
                 lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
                 learning_rate = config.learning_rate * lr_decay
                 m.assign_lr(session, learning_rate)
@@ -270,11 +300,11 @@ def train(this_run, config, raw_data):
                 print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
                 training.end_epoch(learning_rate, train_perplexity, valid_perplexity)
 
-            test_perplexity = text_perplexity(session, mtst, follow=training.test_pass())
+            test_perplexity = text_perplexity(session, mtst, after_step=training.after_test_step)
             print("Test Perplexity: %.3f" % test_perplexity)
             model_path = training.finish(test_perplexity, mtst)
             print("Saving model to %s." % model_path)
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main)  # As tf.app.run, which would ignore flags that it does not know.

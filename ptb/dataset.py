@@ -11,7 +11,7 @@ import typing
 import urllib.request
 import zlib
 
-from ptb import files
+from ptb import cluster, files
 from ptb.errors import UserError
 from ptb.progress import Progress
 from ptb.reader import corpus_files
@@ -52,6 +52,7 @@ class DownloadError(Exception):
     """What came is not PTB; the message says why."""
 
 
+@cluster.in_turn  # Two workers on one machine are not to download the corpus at once.
 def find_corpus(data_path, explicit):
     """Returns the Corpus to train on, and prints what a reader of the results must know of it.
 

@@ -33,7 +33,7 @@ class TextInput:
             self.targets = tf.placeholder(tf.int32, shape, "y")
 
 
-def text_losses(session, model, follow=None):
+def text_losses(session, model, after_step=lambda: None):
     """Returns the negative log probability (nats) of every word but the first: float32 [n - 1].
 
     The model reads the text in one go, from the zero state. To read its rows side by side, the
@@ -47,7 +47,7 @@ def text_losses(session, model, follow=None):
     Args:
       session: the session.
       model: a PTBModel, not training, on a TextInput.
-      follow: a run.Follower, which is told of each step; the text is always read from its start.
+      after_step: a function that is called after each step.
 
     Raises:
       FloatingPointError: a loss is NaN or infinite.
@@ -74,8 +74,7 @@ def text_losses(session, model, follow=None):
             losses[:, columns] = vals["loss"].reshape(rows, num_steps)
             if not np.isfinite(vals["loss"]).all():
                 raise FloatingPointError(f"a loss is not finite at step {step} of {steps}")
-            if follow is not None:
-                follow.after_step(float(vals["loss"].sum()) / rows, vals["final_state"])
+            after_step()
             if step in states and _close(states[step], state):
                 return states[steps - 1]
             if step < KEPT_STEPS or step == steps - 1:
@@ -94,9 +93,9 @@ def text_losses(session, model, follow=None):
     return losses.reshape(-1)[:num_words]
 
 
-def text_perplexity(session, model, follow=None):
+def text_perplexity(session, model, after_step=lambda: None):
     """Returns the perplexity of the text of a model's TextInput; see text_losses."""
-    losses = text_losses(session, model, follow)
+    losses = text_losses(session, model, after_step)
     return perplexity(losses.sum(dtype=np.float64), len(losses))
 
 

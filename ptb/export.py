@@ -164,7 +164,8 @@ def _build(vocabulary, config):
 
             def add_log_prob(previous, step):
                 output, state = read(step[0], previous[1])
-                loss = rnn.sequence_loss(output, softmax_w, softmax_b, step[1], fast=False)
+                logits = rnn.Logits(output, softmax_w, softmax_b, softmax_w.dtype)
+                loss = rnn.sequence_loss_by_example(logits, step[1], fast=False)
                 loss = tf.where(step[2], loss, tf.zeros_like(loss))
                 return previous[0] - tf.cast(loss, tf.float64), state
 

@@ -125,32 +125,7 @@ def _tanh_grad(y, d_y):
     return tf.raw_ops.TanhGrad(y=y, dy=d_y)
 
 
-class AllWords:
-    """The words of the softmax layer, which are all here; cluster.OwnWords are some of them."""
-
-    def own_targets(self, targets):
-        """Returns (the column of each target, 1.0 or 0.0 for whether it is here at all).
-
-        The column of a target that is not here is that of some other word.
-        """
-        return targets, 1.0
-
-    def losses(self, highest, sums, target_logits, is_own):
-        """Returns (the sums over all words of exp(x - highest), the losses (nats)), each [n].
-
-        Args:
-          highest: [n], the highest logit x of the words that are here.
-          sums: [n], the sum over these words of exp(x - highest).
-          target_logits: [n], x - highest of the column that own_targets returned.
-          is_own: what own_targets returned.
-        """
-        return sums, tf.log(sums) - target_logits
-
-
-ALL_WORDS = AllWords()
-
-
-def softmax_loss(output, softmax_w, softmax_b, targets, words=ALL_WORDS):
+def softmax_loss(output, softmax_w, softmax_b, targets):
     """Returns the negative log probability (nats) of each target: [n].
 
     With x the logits, m the largest and s the sum of exp(x - m), the loss is log s + m - x[target]
@@ -163,8 +138,6 @@ def softmax_loss(output, softmax_w, softmax_b, targets, words=ALL_WORDS):
       softmax_w: [size, vocab_size]. Its type is that of the factors of all products.
       softmax_b: [vocab_size].
       targets: [n] word ids.
-      words: where only some of the columns are here, the cluster.OwnWords. The gradient of output
-        is then what these add to it.
     """
 
     @tf.custom_gradient
@@ -174,18 +147,15 @@ def softmax_loss(output, softmax_w, softmax_b, targets, words=ALL_WORDS):
         logits = tf.cast(tf.nn.bias_add(logits, tf.cast(softmax_b, factor_type)), output.dtype)
         highest = tf.reduce_max(logits, axis=1, keepdims=True)
         logits -= highest
-        columns, is_own = words.own_targets(targets)
-        places = tf.stack([tf.range(tf.size(targets)), columns], axis=1)
+        places = tf.stack([tf.range(tf.size(targets)), targets], axis=1)
         target_logits = tf.gather_nd(logits, places)
         with tf.control_dependencies([target_logits]):
             exps = tf.exp(logits)  # It may overwrite the logits, which nobody needs any more.
         sums = tf.reduce_sum(exps, axis=1)
-        sums, loss = words.losses(highest[:, 0], sums, target_logits, is_own)
-
         def grad(d_loss):
             # This operation works in the memory of exps, which tf.tensor_scatter_nd_sub would copy.
             d_logits = tf.raw_ops.ScatterNdNonAliasingAdd(
-                input=exps, indices=places, updates=-sums * is_own
+                input=exps, indices=places, updates=-sums
             )
             d_logits = tf.cast(d_logits, factor_type)
             scale = tf.expand_dims(d_loss / sums, 1)
@@ -199,6 +169,6 @@ def softmax_loss(output, softmax_w, softmax_b, targets, words=ALL_WORDS):
                 d_softmax = tf.matmul(_transposed(joined), d_logits)
             return d_output, d_softmax[:-1], tf.cast(d_softmax[-1], softmax_b.dtype)
 
-        return loss, grad
+        return tf.log(sums) - target_logits, grad
 
     return losses(output, softmax_w, softmax_b)

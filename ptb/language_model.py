@@ -167,11 +167,11 @@ class LanguageModel:
             softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
             softmax_w = tf.cast(softmax_w, self._factor_type)
             softmax_b = tf.get_variable("softmax_b", [vocab_size])
-            targets = tf.reshape(input_.targets, [-1])
+            logits = rnn.Logits(output, softmax_w, softmax_b, self._factor_type)
             return types.SimpleNamespace(
                 input=input_, initial_state=initial_state, final_state=state,
                 logits=rnn.softmax_logits(output, softmax_w, softmax_b),
-                loss=rnn.sequence_loss(output, softmax_w, softmax_b, targets, fast=True),
+                loss=rnn.sequence_loss_by_example(logits, input_.targets, fast=True),
             )
 
     def _lstm(self, ids, batch_size):

@@ -11,7 +11,7 @@ cast back at once.
 
 import collections
 
-from ptb import fused
+from ptb import cluster, fused
 from ptb.quiet import tf
 
 LSTMStateTuple = collections.namedtuple("LSTMStateTuple", ["c", "h"])
@@ -38,13 +38,13 @@ class BasicLSTMCell:
     Args:
       size: number of units.
       forget_bias: a number added to the gate f.
-      factor_type: the type in which matrix products take their factors, if not that of the inputs.
+      product_type: the type in which matrix products take their factors, if not that of the inputs.
     """
 
-    def __init__(self, size, forget_bias=1.0, factor_type=None):
+    def __init__(self, size, forget_bias=1.0, product_type=None):
         self._size = size
         self._forget_bias = forget_bias
-        self._factor_type = factor_type
+        self._product_type = product_type
 
     def zero_state(self, batch_size, dtype):
         """Returns the LSTMStateTuple before the first word: zeros."""
@@ -79,7 +79,7 @@ class BasicLSTMCell:
     def _weights(self, inputs):
         """Returns kernel and bias, each in the type in which it is used."""
         kernel, bias = self.variables(inputs.shape[-1])
-        return tf.cast(kernel, self._factor_type or inputs.dtype), tf.cast(bias, inputs.dtype)
+        return tf.cast(kernel, self._product_type or inputs.dtype), tf.cast(bias, inputs.dtype)
 
     def variables(self, input_size):
         """Returns kernel [input_size + size, 4 * size] and bias [4 * size], made or reused."""
@@ -90,27 +90,39 @@ class BasicLSTMCell:
 
 
 class DropoutWrapper:
-    """A cell whose output is multiplied by a mask; the carried state is not.
+    """A cell whose output loses some of its units, others in every time step.
+
+    The state that is carried from step to step keeps all of them.
 
     Args:
       cell: the cell.
-      masks: [num_steps, batch_size, size], one mask for each time step; they are used in turn.
+      output_keep_prob: the probability with which a unit of the output stays.
+      num_steps: number of time steps; the masks of all of them are drawn at once.
     """
 
-    def __init__(self, cell, masks):
+    def __init__(self, cell, output_keep_prob, num_steps):
+        self.layer = 1  # MultiRNNCell numbers its cells, since each layer has masks of its own.
         self._cell = cell
-        self._masks = masks
-        self._step_masks = iter(tf.unstack(masks))
+        self._keep_prob = output_keep_prob
+        self._num_steps = num_steps
+        self._step_masks = None
         self.zero_state = cell.zero_state
 
     def __call__(self, inputs, state):
         output, state = self._cell(inputs, state)
+        if self._step_masks is None:
+            self._step_masks = iter(tf.unstack(self._masks(output)))
         return output * next(self._step_masks), state
 
     def unroll(self, inputs, state):
         """Takes inputs [num_steps, batch_size, n] and a state; returns (outputs, last state)."""
         outputs, state = self._cell.unroll(inputs, state)
-        return outputs * self._masks, state
+        return outputs * self._masks(outputs), state
+
+    def _masks(self, output):
+        """Returns a mask for each time step, given an output [..., batch_size, size]."""
+        shape = [self._num_steps, *output.shape[-2:]]
+        return _dropout_mask(shape, self.layer, self._keep_prob, output.dtype)
 
 
 class MultiRNNCell:
@@ -118,6 +130,8 @@ class MultiRNNCell:
 
     def __init__(self, cells):
         self._cells = cells
+        for layer, cell in enumerate(cells, start=1):
+            cell.layer = layer
 
     def zero_state(self, batch_size, dtype):
         """Returns a tuple with the zero state of each layer."""
@@ -153,31 +167,38 @@ class MultiRNNCell:
         return inputs, tuple(new_states)
 
 
-def dropout_masks(config, seed, step, dtype):
-    """Returns the dropout masks of a training step: for the embedded input, then for each layer.
+def dropout(inputs, keep_prob):
+    """Returns the embedded words with units dropped, each with probability 1 - keep_prob.
 
-    They are a function of the seed, the training step, the layer and the shape alone, so that a run
-    that is taken up again draws the masks that it would have drawn.
+    What stays is divided by keep_prob, so that the expected sum of the units is what it was.
 
     Args:
-      config: the configuration.
-      seed: a whole number.
-      step: a scalar tensor, the training step.
-      dtype: type of the masks.
-
-    Returns:
-      A list of num_layers + 1 masks [num_steps, batch_size, hidden_size]: 1 / keep_prob where a
-      unit is kept, else 0.
+      inputs: [batch_size, num_steps, size].
+      keep_prob: the probability with which a unit stays, above 0.
     """
-    shape = [config.num_steps, config.batch_size, config.hidden_size]
-    keep_prob = config.keep_prob
+    batch_size, num_steps, size = inputs.shape
+    mask = _dropout_mask([num_steps, batch_size, size], 0, keep_prob, inputs.dtype)
+    return inputs * tf.transpose(mask, [1, 0, 2])
+
+
+def _dropout_mask(shape, layer, keep_prob, dtype):
+    """Returns the mask [num_steps, batch_size, size] of a training step: 1 / keep_prob, or 0.
+
+    It is a function of the graph's seed, the training step and the layer (0 is the embedding)
+    alone, so that a run that is taken up again draws the masks that it would have drawn. Of several
+    workers each draws the mask of the whole batch and takes its own rows.
+    """
+    num_steps, batch_size, size = shape
+    worker = cluster.this_worker()
+    seed = tf.get_default_graph().seed or 0
     with tf.name_scope("dropout"):
-        masks = []
-        for layer in range(config.num_layers + 1):
-            key = tf.stack([tf.constant((layer << 32) + seed, tf.int64), tf.cast(step, tf.int64)])
-            kept = tf.random.stateless_uniform(shape, key, alg="philox") < keep_prob
-            masks.append(tf.cast(kept, dtype) / tf.constant(keep_prob, dtype))
-        return masks
+        step = tf.cast(tf.train.get_or_create_global_step(), tf.int64)
+        key = tf.stack([tf.constant((layer << 32) + seed, tf.int64), step])
+        drawn = tf.random.stateless_uniform(
+            [num_steps, batch_size * worker.number, size], key, alg="philox"
+        )
+        kept = drawn[:, worker.index * batch_size : (worker.index + 1) * batch_size] < keep_prob
+        return tf.cast(kept, dtype) / tf.constant(keep_prob, dtype)
 
 
 def number_type(flags):
@@ -202,44 +223,48 @@ def softmax_logits(output, softmax_w, softmax_b):
     return tf.cast(product(output, softmax_w), softmax_b.dtype) + softmax_b
 
 
-def sequence_loss(
-    output, softmax_w, softmax_b, targets, fast, factor_type=None, words=fused.ALL_WORDS
-):
-    """Returns the negative log probability (nats) of each target.
+Logits = collections.namedtuple(
+    "Logits", ["output", "softmax_w", "softmax_b", "product_type"]
+)
+Logits.__doc__ = """The logits matmul(output, softmax_w) + softmax_b, which nobody has computed yet.
 
-    It is the cross-entropy of softmax_logits with the targets, what the tutorial's
-    `sequence_loss_by_example` gives for weights of 1.
+Whoever takes them decides how: softmax_logits in plain operations, the fast loss together with the
+softmax and the gradients of both. Shapes are [n, size], [size, vocab_size] and [vocab_size]; the
+product takes its factors in product_type.
+"""
+
+
+def sequence_loss_by_example(logits, targets, fast):
+    """Returns the negative log probability (nats) of each target: float32 [n].
+
+    It is the softmax's cross-entropy with the targets, as the function of that name in
+    TensorFlow 1.x gives it for weights of 1.
 
     Args:
-      output: [n, size], the input of the softmax layer.
-      softmax_w: [size, vocab_size].
-      softmax_b: [vocab_size].
+      logits: the Logits.
       targets: word ids, n in all.
       fast: whether fused.softmax_loss computes it, which gives the same numbers but for rounding.
-      factor_type: the type in which products take their factors, if not that of softmax_w.
-      words: the cluster.OwnWords whose columns these are, where not all are here; then
-        fused.softmax_loss computes it in any case.
     """
+    output, softmax_w, softmax_b, product_type = logits
+    softmax_w = tf.cast(softmax_w, product_type)
     targets = tf.reshape(targets, [-1])
-    softmax_w = tf.cast(softmax_w, factor_type or softmax_w.dtype)
-    if words is not fused.ALL_WORDS:
-        return fused.softmax_loss(output, softmax_w, softmax_b, targets, words)
     if fast and output.dtype != tf.float16:  # Sums of exponentials need the range of float32.
         return fused.softmax_loss(output, softmax_w, softmax_b, targets)
     logits = softmax_logits(output, softmax_w, softmax_b)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
 
-def uniform_initializer(scale, seed):
-    """Returns an initializer that draws from [-scale, scale), other numbers for each variable.
+def random_uniform_initializer(minval, maxval):
+    """Returns an initializer that draws from [minval, maxval), other numbers for each variable.
 
-    Only the seed and the order of the variables decide, where TensorFlow's graph-level seed also
-    counts every operation made before: the same weights whatever else the graph holds.
+    Only the graph's seed and the order of the variables decide, where TensorFlow's initializer of
+    this name also counts every operation made before: the same weights whatever else the graph
+    holds.
     """
     variables = iter(range(1 << 31))
 
     def initializer(shape, dtype=tf.float32, **_):
-        key = [seed, next(variables)]
-        return tf.random.stateless_uniform(shape, key, -scale, scale, dtype, alg="philox")
+        key = [tf.get_default_graph().seed or 0, next(variables)]
+        return tf.random.stateless_uniform(shape, key, minval, maxval, dtype, alg="philox")
 
     return initializer

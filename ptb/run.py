@@ -27,9 +27,9 @@ from ptb.command_line import POSITIVE, WHOLE, command_of
 from ptb.errors import STOP_SIGNALS, Stopped, UserError
 from ptb.evaluate import text_perplexity
 from ptb.progress import Line
-from ptb.quiet import session_config, tf
+from ptb.quiet import tf
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
-from ptb.rnn import number_type
+from ptb.rnn import LSTMStateTuple, number_type, state_type
 
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
 LOSSES_AN_EPOCH = 100  # about how many points of the training loss an event file gets
@@ -61,11 +61,11 @@ def find_source(flags, config, corpus):
 
     def find():
         nonlocal values
-        source = _find_source(flags, config, corpus)
-        values = source.values  # Worker 0 alone needs them: the others get all variables later.
-        return source._replace(values=None)
+        *told, values = _find_source(flags, config, corpus)
+        return told
 
-    source = cluster.workers().on_first(find)._replace(values=values)
+    # Worker 0 alone needs the values: the others get all variables later.
+    source = checkpoint.Source(*cluster.this_worker().first_says(find), values)
     sizes = source.sizes or {"vocab_size": len(source.vocabulary)}
     config.vocab_size = config.vocab_size or sizes["vocab_size"]
     return source
@@ -142,12 +142,14 @@ def open_run(flags, config, corpus, raw_data, source):
         raise UserError("--save_minutes is nan; it must be a number")
     if flags.use_bf16 and flags.use_fp16:
         raise UserError("--use_bf16 and --use_fp16 exclude each other; leave one of them out")
-    workers = cluster.workers()
+    worker = cluster.this_worker()
     facts = facts_of(config, corpus.folder, raw_data, flags, source)
-    workers.compare(_flat({**facts, "corpus": {}}), config)  # The word ids decide.
+    worker.compare(_flat({**facts, "corpus": {}}))  # The word ids decide.
+    this_run = None
     with contextlib.ExitStack() as locked, Line() as line:
 
         def find():
+            nonlocal this_run
             files.make_folder(flags.save_path)
             folder = folder_of(flags, corpus)
             if flags.restart:
@@ -155,13 +157,35 @@ def open_run(flags, config, corpus, raw_data, source):
             files.make_folder(folder)
             locked.enter_context(files.lock(folder))
             files.remove_unfinished(folder)
-            return folder, *checkpoint.newest(folder)
+            found, damaged = checkpoint.newest(folder)
+            this_run = Run(folder, found, damaged, facts, flags, config, corpus, raw_data, source)
+            return folder, found and found.path, found and _as_json(found.position)
 
-        folder, found, damaged = workers.on_first(find)
-        this_run = Run(folder, found, damaged, facts, flags, config, corpus, raw_data, source)
+        folder, path, position = worker.first_says(find)
+        if this_run is None:  # Another worker than worker 0 has been told all that it needs.
+            found = path and checkpoint.Checkpoint(
+                path, facts, _from_json(position, flags), source.vocabulary
+            )
+            this_run = Run(folder, found, set(), facts, flags, config, corpus, raw_data, source)
         with line.below_output():
             line.show("Building the model", at_once=True)
             yield this_run
+
+
+def _as_json(position):
+    """Returns a Position as a JSON value; JSON keeps the bits of a float."""
+    state = position.state and [[part.tolist() for part in pair] for pair in position.state]
+    return {**vars(position), "state": state}
+
+
+def _from_json(fields, flags):
+    """Returns the Position that _as_json wrote, for a run with these flags."""
+    dtype = state_type(number_type(flags))
+    history_ = tuple(history.EpochResult(*result) for result in fields["history"])
+    state = fields["state"] and tuple(
+        LSTMStateTuple(*np.asarray(pair, dtype)) for pair in fields["state"]
+    )
+    return Position(**{**fields, "history": history_, "state": state})
 
 
 class Run:
@@ -169,7 +193,8 @@ class Run:
 
     Attributes:
       folder: its path.
-      position: the checkpoint.Position in its newest whole checkpoint.
+      position: the checkpoint.Position in its newest whole checkpoint; of several workers each has
+        the state of its own rows.
       is_on_sample: whether it trains on the corpus that comes along.
       max_max_epoch: epochs of the whole run.
       save_seconds: time between two checkpoints within an epoch.
@@ -190,10 +215,12 @@ class Run:
         self._source = source
         self._facts = facts
         self._same_command = "the same command" + (" without --restart" if flags.restart else "")
-        self._workers = cluster.workers()
-        self._history = history if self._workers.is_first else history.Nowhere
+        self._worker = cluster.this_worker()
+        self._history = history.Nowhere if self._worker.index else history
         self._found, self._damaged = found, damaged
-        self.position = self._found.position if self._found else Position()
+        position = self._found.position if self._found else Position()
+        own_state = self._worker.own_rows(position.state)
+        self.position = dataclasses.replace(position, state=own_state)
         self.checkpoint_path = self._found.path if self._found else None
         self._refuse_what_cannot_go_on()
 
@@ -228,12 +255,13 @@ class Run:
     def show_results(self):
         """Prints the results of a finished run; history.csv is there afterwards if it was lost."""
         self.save_history(self.position.history)
-        best = self._workers.on_first(lambda: self.best_checkpoint(self.position.history))
-        monitor.print_results(self.folder, self.position, best and best.path)
+        best_path = self._worker.first_says(lambda: self.best_path(self.position.history))
+        monitor.print_results(self.folder, self.position, best_path)
 
-    def best_checkpoint(self, results):
-        """Returns the Checkpoint of the best of the epochs done, or None; see of_best_epoch."""
-        return checkpoint.of_best_epoch(self.folder, results, self._damaged)
+    def best_path(self, results):
+        """Returns the checkpoint of the best of the epochs done, or None; see of_best_epoch."""
+        best = checkpoint.of_best_epoch(self.folder, results, self._damaged)
+        return best and best.path
 
     @contextlib.contextmanager
     def going_on(self, session, supervisor, model, valid_model):
@@ -258,7 +286,7 @@ class Run:
                 for variable in tf.trainable_variables():
                     checkpoint.assign(session, variable, self._source.values[variable.op.name])
                 self._source = self._source._replace(values=None)  # It may be large.
-            self._workers.spread(session, tf.global_variables())
+            self._worker.spread(session, tf.global_variables())
         epochs, train_size = self.position.epoch, model.input.epoch_size
         self.save_history(self.position.history)
         with self.saving():
@@ -285,7 +313,7 @@ class Run:
                 epoch = min(training.position.epoch + 1, self.max_max_epoch)
                 raise UserError(
                     f"epoch {epoch}, learning rate {session.run(model.lr):.3f}: {error}; "
-                    + self._workers.on_first(self._way_on)
+                    + self._worker.first_says(self._way_on)
                 ) from error
 
     def _way_on(self):
@@ -301,12 +329,12 @@ class Run:
         command = command_of(
             self._flags, restart=None, init_from=found.path, save_path=save_path
         )
-        best = self.best_checkpoint(found.position.history)  # The last may be bad, though finite.
-        is_another = best and best.path != found.path
+        best_path = self.best_path(found.position.history)  # The last may be bad, though finite.
+        is_another = best_path and best_path != found.path
         return (
             f"the last checkpoint with finite weights is {found.path}, after "
             f"{found.position.epoch} epochs and {found.position.step} steps"
-            + (f" (that of the best epoch is {best.path})" if is_another else "")
+            + (f" (that of the best epoch is {best_path})" if is_another else "")
             + "; lower learning_rate or max_grad_norm in configs.py, and start anew from it: "
             + command
         )
@@ -330,14 +358,14 @@ class Run:
                 checkpoint.prune(self.folder, self._damaged)
             return self.checkpoint_path
 
-        self.checkpoint_path = self._workers.on_first(write)
+        self.checkpoint_path = self._worker.first_says(write)
         return self.checkpoint_path
 
     def load(self, session, path):
         """Loads the variables at a path, as a saver takes it, into the sessions of all workers."""
         variables = tf.global_variables()
-        self._workers.on_first(lambda: checkpoint.restore(session, path, variables))
-        self._workers.spread(session, variables)
+        self._worker.first_says(lambda: checkpoint.restore(session, path, variables))
+        self._worker.spread(session, variables)
 
     def save_history(self, results):
         """Writes history.csv for the EpochResult of every epoch that is done."""
@@ -392,45 +420,41 @@ class Training:
 
     def train_pass(self):
         """Returns the Follower of a training epoch, from the step at which the run is."""
-        now = self.position
-        return Follower(self._trained, now.step, now.costs, now.seconds, now.state)
+        return Follower(self._trained, self.position)
 
     def valid_pass(self):
         """Returns the Follower of a validation."""
         return Follower(self._validated)
 
-    def test_pass(self):
-        """Returns the Follower of the test."""
-        return Follower(self._tested)
+    def after_test_step(self):
+        """To be called after every step of the test; stops or saves as after any other step."""
+        self._save_when_due()
 
-    def _trained(self, follower, cost):
-        now = self.position
-        self.position = Position(
-            now.epoch, follower.step, follower.costs, follower.seconds, follower.state, now.history
+    def _trained(self, cost, now):
+        self.position = dataclasses.replace(
+            now, epoch=self.position.epoch, history=self.position.history
         )
-        if follower.step % max(self._input.epoch_size // LOSSES_AN_EPOCH, 1) == 0:
+        if now.step % max(self._input.epoch_size // LOSSES_AN_EPOCH, 1) == 0:
             with self._run.saving():
                 self._events.add(self._steps_done(), {"Training Loss": cost})
         self._display.train_step(self.position)
         self._save_when_due()
 
-    def _validated(self, follower, _):
-        self._valid_seconds = follower.seconds
-        self._display.valid_step(self.position, follower.step / self._valid_input.epoch_size)
+    def _validated(self, _, now):
+        self._valid_seconds = now.seconds
+        self._display.valid_step(self.position, now.step / self._valid_input.epoch_size)
         self._save_when_due()
 
-    def _tested(self, *_):
-        self._save_when_due()
-
-    def _best_tested(self, *_):
+    def _after_best_test_step(self):
         # Nothing is saved here, as the session has the variables of the best epoch.
-        signum, _ = cluster.workers().agree(self._stop_request.signum, save_is_due=False)
+        signum, _ = cluster.this_worker().agree(self._stop_request.signum, is_due=False)
         if signum:
             raise self._run.stopped(signum, self._run.checkpoint_path)
 
     def end_epoch(self, learning_rate, train_perplexity, valid_perplexity):
         """Remembers an epoch, moves on to the start of the next one, and saves."""
-        words = self._input.batch_size * self._input.num_steps * self._input.epoch_size
+        rows = self._input.batch_size * cluster.this_worker().number
+        words = rows * self._input.num_steps * self._input.epoch_size
         result = history.EpochResult(
             learning_rate, train_perplexity, valid_perplexity, words / self.position.seconds,
             self.position.seconds + self._valid_seconds,
@@ -457,25 +481,25 @@ class Training:
         """
         if self._run.is_on_sample:
             print("(on the sample corpus: compares with nothing published)")
-        best, best_test = None, None
+        best_path, best_test = None, None
         if history.best_epoch(self.position.history) < self.position.epoch:
-            best = cluster.workers().on_first(
-                lambda: self._run.best_checkpoint(self.position.history)
+            best_path = cluster.this_worker().first_says(
+                lambda: self._run.best_path(self.position.history)
             )
-            best_test = best and self._test(test_model, best)
+            best_test = best_path and self._test(test_model, best_path)
         path = self._save(dataclasses.replace(
             self.position, test=test_perplexity, best_test=best_test
         ))
-        monitor.print_best(self.position, best and best.path)
+        monitor.print_best(self.position, best_path)
         return os.path.join(path, checkpoint.VARIABLES)
 
-    def _test(self, model, best):
-        """Returns the test perplexity of the best epoch's Checkpoint.
+    def _test(self, model, best_path):
+        """Returns the test perplexity of the best epoch's checkpoint.
 
         The variables in the session are those of the run's last checkpoint before and afterwards.
         """
-        self._run.load(self._session, best.variables_path)
-        test_perplexity = text_perplexity(self._session, model, Follower(self._best_tested))
+        self._run.load(self._session, os.path.join(best_path, checkpoint.VARIABLES))
+        test_perplexity = text_perplexity(self._session, model, self._after_best_test_step)
         last = os.path.join(self._run.checkpoint_path, checkpoint.VARIABLES)
         self._run.load(self._session, last)
         return test_perplexity
@@ -487,7 +511,7 @@ class Training:
     def _save_when_due(self):
         """Saves when it is time to; saves and raises Stopped when the user asked to stop."""
         is_due = time.perf_counter() - self._saved_at >= self._run.save_seconds
-        signum, is_due = cluster.workers().agree(self._stop_request.signum, is_due)
+        signum, is_due = cluster.this_worker().agree(self._stop_request.signum, is_due)
         if signum:
             raise self._run.stopped(signum, self._save(self.position))
         if is_due:
@@ -498,12 +522,15 @@ class Training:
 
         Raises FloatingPointError where a weight is NaN or infinite; nothing is written then.
         """
-        # Each worker may have trained its own words' columns only; the saver saves whole variables.
-        cluster.workers().collect(self._session, tf.global_variables())
-        for variable in tf.trainable_variables():
-            if not np.isfinite(self._session.run(variable)).all():
-                raise FloatingPointError(f"{variable.op.name} is not finite any more")
-        path = self._run.save(position, self._save_variables)
+        names = [variable.op.name for variable in tf.trainable_variables()]
+        values = self._session.run(tf.trainable_variables())
+        for name, value in zip(names, values):
+            if not np.isfinite(value).all():
+                raise FloatingPointError(f"{name} is not finite any more")
+        worker = cluster.this_worker()
+        worker.check(values)
+        state = worker.all_rows(position.state)
+        path = self._run.save(dataclasses.replace(position, state=state), self._save_variables)
         self.position = position
         self._saved_at = time.perf_counter()
         return path
@@ -518,36 +545,32 @@ class Follower:
     Alone it starts at the first step, and tells nobody.
 
     Args:
-      tell: a function to call after each step, with the follower and the step's cost.
-      step, costs, seconds, state: the number of steps that are done, the sum of their costs, their
-        duration, and the state after them; None is the zero state.
+      tell: a function to call after each step, with the step's cost and a Position: that of the
+        pass alone, without the epochs before it.
+      start: a Position, how much of the pass is done.
 
     Attributes:
-      step, costs, seconds, state: the same, kept up to date.
+      step, costs, seconds, state: the number of steps that are done at the start, the sum of their
+        costs, their duration, and the state after them; None is the zero state.
     """
 
-    def __init__(
-        self, tell=lambda follower, cost: None, step=0, costs=0.0, seconds=0.0, state=None
-    ):
-        self.step = step
-        self.costs = costs
-        self.seconds = seconds
-        self.state = state
+    def __init__(self, tell=lambda cost, now: None, start=Position()):
+        self.step = start.step
+        self.costs = start.costs
+        self.seconds = start.seconds
+        self.state = start.state
         self._tell = tell
-        self._start = time.perf_counter() - seconds
+        self._start_time = time.perf_counter() - start.seconds
 
-    def after_step(self, cost, state):
-        """To be told the cost of every step (nats / batch_size), and the state after it.
+    def after_step(self, step, cost, costs, state):
+        """To be told of every step: how many are done, its cost, the sum of all, the state.
 
         Raises:
           UserError: a checkpoint is due and cannot be written.
           Stopped: the user asked to stop, and the run is saved.
         """
-        self.step += 1
-        self.costs += cost
-        self.seconds = time.perf_counter() - self._start
-        self.state = state
-        self._tell(self, cost)
+        seconds = time.perf_counter() - self._start_time
+        self._tell(cost, Position(step=step, costs=costs, seconds=seconds, state=state))
 
 
 class StopRequest:
@@ -599,9 +622,8 @@ class Supervisor(tf.train.Supervisor):
         TensorFlow's own takes an OutOfRangeError, also that of a damaged file, for the normal end
         of the data and drops it; here it is raised as a RuntimeError.
         """
-        workers = cluster.workers()
-        opening = super().managed_session(workers.target, session_config())
-        with workers.opened(opening) as session:
+        worker = cluster.this_worker()
+        with super().managed_session(worker.target, worker.options()) as session:
             try:
                 yield session
             except tf.errors.OutOfRangeError as error:

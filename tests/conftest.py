@@ -38,7 +38,7 @@ def shared():
 def not_deterministic():
     """lstm.main leaves this process as it is, where determinism could not be switched off again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "make_deterministic", lambda seed: None)
+        patch.setattr(run, "make_deterministic", tf.set_random_seed)
         yield
 
 

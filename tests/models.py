@@ -10,7 +10,7 @@ import lstm
 from lstm import PTBInput
 from ptb import cluster, rnn
 from ptb.evaluate import TextInput, text_perplexity
-from ptb.quiet import session_config, tf
+from ptb.quiet import tf
 
 
 class TinyConfig(configs.TstConfig):
@@ -32,9 +32,10 @@ def built(config, ids, test_ids=None):
     The test model may have a text of its own.
     """
     texts = ids, ids, ids if test_ids is None else test_ids
-    workers = cluster.workers()
-    with tf.Graph().as_default(), tf.device(workers.device):
-        initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
+    worker = cluster.this_worker()
+    with tf.Graph().as_default():
+        tf.set_random_seed(lstm.FLAGS.seed)
+        initializer = rnn.random_uniform_initializer(-config.init_scale, config.init_scale)
         models = []
         inputs = ("Train", PTBInput), ("Valid", PTBInput), ("Tst", TextInput)
         for (name, Input), text in zip(inputs, texts):
@@ -42,7 +43,7 @@ def built(config, ids, test_ids=None):
                 input_ = Input(config, text, name=f"{name}Input")
                 with tf.variable_scope("Model", reuse=bool(models), initializer=initializer):
                     models.append(lstm.PTBModel(not models, config, input_))
-        with tf.Session(workers.target, config=session_config()) as session:
+        with tf.Session(worker.target, config=worker.options()) as session:
             session.run(tf.global_variables_initializer())
             yield session, *models
 

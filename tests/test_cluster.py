@@ -20,11 +20,10 @@ import pytest
 import configs
 import lstm
 import models
-from benchmarks import cluster_speed
 from conftest import ROOT
 from ptb import cluster, command_line
 from ptb.errors import UserError
-from ptb.quiet import session_config, tf
+from ptb.quiet import tf
 from test_resume import assert_same, newest, perplexities, variables, write_texts
 from test_run import history_rows
 
@@ -63,7 +62,7 @@ def together(monkeypatch):
 
         def be(index):
             try:
-                with cluster.join(tf_config(addresses, index), patience=60.0):
+                with cluster.joining(tf_config(addresses, index), patience=60.0):
                     results[index] = work(index)
             except Exception as error:
                 results[index] = error
@@ -79,9 +78,11 @@ def together(monkeypatch):
 
 
 def trained(config, steps):
-    """Returns costs, the last state, variables and the test perplexity of a short training."""
-    with models.built(config, IDS, IDS[:200]) as (session, model, _, test):
-        cluster.workers().spread(session, tf.global_variables())
+    """Returns costs, the last state, variables and the validation of a short training."""
+    worker = cluster.this_worker()
+    config, ids, valid_ids = cluster.own_part(config, IDS, IDS[:200])
+    with models.built(config, ids, valid_ids) as (session, model, valid, _):
+        worker.spread(session, tf.global_variables())
         model.assign_lr(session, 0.5)
         state = session.run(model.initial_state)
         costs = []
@@ -90,21 +91,22 @@ def trained(config, steps):
             feed.update(zip(tf.nest.flatten(model.initial_state), tf.nest.flatten(state)))
             cost, state, _ = session.run([model.cost, model.final_state, model.train_op], feed)
             costs.append(float(cost))
-        test_perplexity = lstm.text_perplexity(session, test)
-        cluster.workers().collect(session, tf.global_variables())
-        return costs, tf.nest.flatten(state), models.variables(session), test_perplexity
+        valid_perplexity = lstm.run_epoch(session, valid)
+        values = models.variables(session)
+        worker.check([*values.values()])
+        return costs, tf.nest.flatten(worker.all_rows(state)), values, valid_perplexity
 
 
-@pytest.mark.parametrize("number, by_words, keep_prob, rnn_mode, max_grad_norm, number_type", [
-    (2, True, 1.0, "fused", 5, ""), (3, True, 0.6, "basic", 5, ""),
-    (4, True, 0.6, "fused", 0.05, ""), (2, True, 0.6, "fused", 5, "use_bf16"),
-    (2, True, 0.6, "fused", 5, "use_fp16"), (3, False, 1.0, "fused", 5, ""),
-    (2, False, 0.6, "basic", 0.05, ""),
+@pytest.mark.parametrize("number, keep_prob, rnn_mode, max_grad_norm, number_type", [
+    (1, 0.6, "fused", 5, ""),
+    (2, 1.0, "fused", 5, ""), (2, 0.6, "basic", 0.05, ""), (2, 0.6, "fused", 5, "use_bf16"),
+    (2, 0.6, "fused", 5, "use_fp16"),
+    (3, 0.6, "fused", 5, ""), (3, 1.0, "basic", 5, ""),
+    (4, 0.6, "fused", 0.05, ""), (4, 0.6, "basic", 5, ""),
 ])
 def test_numbers_are_those_of_one_process(
-    number, by_words, keep_prob, rnn_mode, max_grad_norm, number_type, together, flags, monkeypatch
+    number, keep_prob, rnn_mode, max_grad_norm, number_type, together, flags
 ):
-    monkeypatch.setattr(cluster, "by_words", lambda *_: by_words)
     tolerance = 5e-3 if number_type else 1e-5
     flags.rnn_mode = rnn_mode
     if number_type:
@@ -113,68 +115,21 @@ def test_numbers_are_those_of_one_process(
     config.keep_prob, config.max_grad_norm = keep_prob, max_grad_norm
     single = trained(config, 20)
     several = together(number, lambda _: trained(config, 20))
-    for costs, state, values, test_perplexity in several:
+    for costs, state, values, valid_perplexity in several:
         np.testing.assert_allclose(costs, single[0], rtol=tolerance)
         for ours, theirs in zip(state, single[1]):
+            assert ours.dtype == theirs.dtype
             np.testing.assert_allclose(ours, theirs, atol=tolerance)
         for name, value in values.items():
             np.testing.assert_allclose(value, single[2][name], atol=tolerance)
         assert_same(several[0][2], values)
-        assert test_perplexity == pytest.approx(single[3], rel=5e-3 if number_type else 1e-6)
+        assert valid_perplexity == pytest.approx(single[3], rel=tolerance)
 
 
-@pytest.mark.parametrize("number, rows, is_less", [
-    (2, 20, True), (4, 80, True), (16, 320, False), (64, 1280, False),
-])
-def test_softmax_layer_is_shared_by_words_where_that_sends_less(number, rows, is_less, monkeypatch):
-    """Of medium; against the bytes that the benchmark counts for either way."""
-    assert cluster.by_words(rows * 35, 650, 10_000, number) == is_less
-    config = configs.MediumConfig()
-    config.batch_size = rows
-    sent = []
-    for by_words in True, False:
-        monkeypatch.setattr(cluster, "by_words", lambda *_: by_words)  # noqa: B023
-        sent.append(cluster_speed.sent_bytes(config, number))
-    assert (sent[0] < sent[1]) == is_less
-
-
-@pytest.mark.parametrize("scale", [1.0, 300.0])
-def test_softmax_layer_that_is_shared_out(scale, together, monkeypatch):
-    """Loss and gradients of 10 words and 3 workers; also where a part's exps would overflow."""
-    monkeypatch.setattr(cluster, "by_words", lambda *_: True)
-    rng = np.random.default_rng(3)
-    output, w, b = rng.normal(size=(12, 4)), scale * rng.normal(size=(4, 10)), rng.normal(size=10)
-    targets, weights = rng.integers(0, 10, 12), rng.normal(size=12)
-
-    def work(_):
-        workers = cluster.workers()
-        with tf.Graph().as_default(), tf.device(workers.device):
-            args = [tf.constant(value, tf.float32) for value in (output, w, b)]
-            w_variable, b_variable = (
-                tf.get_variable(name, initializer=value) for name, value in zip("wb", args[1:])
-            )
-            own, = workers.own_rows(args[:1])
-            loss, _ = workers.sequence_loss(
-                own, w_variable, b_variable, tf.constant(targets[:, None], tf.int32), True, None,
-                (own,),
-            )
-            parts = workers.own_variables([w_variable, b_variable])
-            grads = tf.gradients(loss, [own, *parts], weights.astype(np.float32))
-            _, norm = workers.add(grads, [own, *parts])  # It is sent only if something needs it.
-            with tf.Session(workers.target, config=session_config()) as session:
-                session.run(tf.global_variables_initializer())
-                workers.spread(session, [w_variable, b_variable])
-                return session.run([loss, *grads, norm])[:-1]
-
-    expected = work(0)
-    losses, d_outputs, d_ws, d_bs = zip(*together(3, work))
-    assert losses[0].max() > 88 or scale == 1
-    for loss in losses:
-        assert loss.tobytes() == losses[0].tobytes()
-    whole = losses[0], np.concatenate(d_outputs), np.hstack(d_ws), np.hstack(d_bs)
-    for ours, theirs in zip(whole, expected):
-        assert np.all(np.isfinite(theirs))
-        assert models.difference(ours, theirs) < 1e-6
+def test_two_runs_have_the_same_bits(together):
+    first, second = (together(3, lambda _: trained(SharedConfig(), 10))[0] for _ in range(2))
+    assert first[0] == second[0]
+    assert_same(first[2], second[2])
 
 
 def test_what_worker_0_has_reaches_the_others_exactly(together):
@@ -182,67 +137,109 @@ def test_what_worker_0_has_reaches_the_others_exactly(together):
     numbers = np.array([[-0.0, 1e-42, np.inf], [np.nan, -1 / 3, 2.0**-149]], np.float32)
 
     def work(index):
-        workers = cluster.workers()
-        message = workers.on_first(lambda: (numbers, "ü" * 200_000))
-        with tf.Graph().as_default(), tf.device(workers.device):
+        worker = cluster.this_worker()
+        message = worker.first_says(lambda: [numbers.tolist(), "ü" * 200_000, None])
+        state = worker.all_rows((numbers + index,))
+        with tf.Graph().as_default():
             variables = [tf.get_variable("a", [2, 3]), tf.get_variable("b", [], tf.int64)]
             tf.get_default_graph().finalize()
-            with tf.Session(workers.target, config=session_config()) as session:
+            with tf.Session(worker.target, config=worker.options()) as session:
                 values = [numbers, 2**40] if index == 0 else [np.ones([2, 3]), 1]
                 assign = [variable.initializer for variable in variables]
                 session.run(assign, {a.inputs[1]: v for a, v in zip(assign, values)})
-                workers.spread(session, variables)
+                worker.spread(session, variables)
                 spread = session.run(variables)
 
         def fail():
             raise UserError(f"the disk of {index} is full")
 
         with pytest.raises(UserError) as failure:
-            workers.on_first(fail)
-        return message, spread, str(failure.value)
+            worker.first_says(fail)
+        return message, state, spread, str(failure.value)
 
     addresses = cluster.free_addresses(3)
-    for index, (message, spread, failure) in enumerate(together(3, work, addresses)):
-        assert message[0].tobytes() == spread[0].tobytes() == numbers.tobytes()
-        assert (message[1], spread[1]) == ("ü" * 200_000, 2**40)
+    for index, (message, state, spread, failure) in enumerate(together(3, work, addresses)):
+        received = np.array(message[0], np.float32)
+        assert received.tobytes() == spread[0].tobytes() == numbers.tobytes()
+        assert (message[1:], spread[1]) == (["ü" * 200_000, None], 2**40)
+        np.testing.assert_array_equal(state[0], np.vstack([numbers + k for k in range(3)]))
         told = f"worker 0 ({addresses[0]}): " if index else ""
         assert failure == f"{told}the disk of 0 is full"
 
 
-def test_wishes_are_agreed_on_in_the_next_step(together):
-    """A signal to any worker is heard by all; worker 0 says when to save, and once."""
-    def work(index):
-        workers = cluster.workers()
-        agreed = []
-        with models.built(SharedConfig(), IDS) as (session, model, _, _):
-            for step in range(6):
-                feed = {model.input.step: step}
-                session.run(model.cost, feed)
-                signum = signal.SIGTERM if index == 1 and step >= 3 else None
-                agreed.append(workers.agree(signum, save_is_due=step in (1, 2)))
-        return agreed
+def test_slow_worker_0_is_waited_for(together, monkeypatch):
+    """The others wait for longer than their patience, as worker 0 says that it is there."""
+    monkeypatch.setattr(cluster, "ROUND", 0.1)
+    answered = []
 
-    for agreed in together(2, work):
-        assert agreed == [
-            (None, False), (None, False), (None, True), (None, False), (15, False), (15, False)
+    def work(index):
+        worker = cluster.this_worker()
+        exchange = worker._exchange
+
+        def counted(*numbers):
+            answered.append(numbers)
+            return exchange(*numbers)
+
+        worker._exchange = counted
+
+        def slow():
+            while answered.count((cluster.BUSY, 0)) < 5:
+                time.sleep(0.01)
+            return "done"
+
+        return worker.first_says(slow)
+
+    assert together(2, work) == ["done"] * 2
+
+
+def test_workers_take_turns(together):
+    order = []
+
+    def work(index):
+        return cluster.in_turn(lambda value: order.append(value) or value)(10 * index)
+
+    assert together(3, work) == [0, 10, 20]
+    assert order == [0, 10, 20]
+
+
+def test_wishes_are_agreed_on(together):
+    """A signal to any worker is heard by all; worker 0 says when to save."""
+    def work(index):
+        return [
+            cluster.this_worker().agree(signal.SIGTERM if index == step - 2 else None, is_due)
+            for step, is_due in enumerate([False, index == 0, index == 1, True])
         ]
+
+    assert together(2, work) == [[(None, False), (None, True), (15, False), (15, True)]] * 2
+
+
+def test_worker_that_has_drifted_is_named(together):
+    def work(index):
+        cluster.this_worker().check([np.zeros(3), np.float32([1, 2 + (index == 1) * 1e-6])])
+
+    addresses = cluster.free_addresses(3)
+    for error in together(3, work, addresses):
+        assert type(error) is UserError
+        assert str(error).startswith(
+            f"worker 1 ({addresses[1]}): the weights are not those of worker 0 any more"
+        )
 
 
 @pytest.mark.parametrize("facts, expected", [
-    ({"seed": 2}, "has seed 2, and worker 0 has 1"),
-    ({"config.hidden_size": 3}, "has config.hidden_size 3, and worker 0 has 2"),
-    ({"ids.train": "b"}, "has another train text"),
-    ({"code.ptb/rnn.py": "b"}, "has another ptb/rnn.py"),
-    ({"tensorflow": "2.16.2"}, "has tensorflow '2.16.2', and worker 0 has '2.21.0'"),
+    ({"seed": 2}, "has seed 2, and worker 0 1"),
+    ({"config.hidden_size": 3}, "has config.hidden_size 3, and worker 0 2"),
+    ({"ids.train": "b"}, "has ids.train 'b', and worker 0 'a'"),
+    ({"ptb/rnn.py": "b"}, "has ptb/rnn.py 'b', and worker 0 'a'"),
+    ({"tensorflow": "2.16.2"}, "has tensorflow '2.16.2', and worker 0 '2.21.0'"),
 ])
 def test_workers_that_differ_are_named_on_all(facts, expected, together, monkeypatch):
     monkeypatch.setattr(cluster, "_checksums_of_code", lambda: {})
     same = {"seed": 1, "config.hidden_size": 2, "ids.train": "a",
-            "tensorflow": "2.21.0", "code.ptb/rnn.py": "a"}
+            "tensorflow": "2.21.0", "ptb/rnn.py": "a"}
     addresses = cluster.free_addresses(3)
 
     def work(index):
-        cluster.workers().compare({**same, **(facts if index == 1 else {})}, SharedConfig)
+        cluster.this_worker().compare({**same, **(facts if index == 1 else {})})
 
     for error in together(3, work, addresses):
         assert type(error) is UserError
@@ -256,7 +253,7 @@ def test_worker_that_fails_before_the_others_know_it_is_named(together):
     def work(index):
         if index == 1:
             raise UserError("--config smal: unknown")
-        cluster.workers().compare({}, SharedConfig)
+        cluster.this_worker().compare({})
 
     addresses = cluster.free_addresses(2)
     first, second = together(2, work, addresses)
@@ -264,22 +261,27 @@ def test_worker_that_fails_before_the_others_know_it_is_named(together):
     assert str(second) == "--config smal: unknown"
 
 
-@pytest.mark.parametrize("field, value, problem", [
-    ("batch_size", 20, "batch_size is 20, which cannot be shared out evenly among 3 workers; "
-     "change one of them"),
-    ("vocab_size", 2, "vocab_size is 2, which is not enough for 3 workers; each needs a word"),
-])
-def test_model_that_cannot_be_shared_out(field, value, problem, together):
+def test_batch_that_cannot_be_shared_out(together):
     config = SharedConfig()
-    setattr(config, field, value)
-    errors = together(3, lambda _: cluster.workers().compare({}, config))
-    assert {str(error) for error in errors} == {problem}
+    config.batch_size = 20
+    errors = together(3, lambda _: cluster.own_part(config, IDS))
+    assert {str(error) for error in errors} == {
+        "batch_size is 20, which cannot be shared out evenly among 3 workers; change one of them"
+    }
+
+
+def test_proxy_of_the_environment_is_not_asked(together, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.setenv("no_grpc_proxy", "")
+    assert together(2, lambda index: cluster.this_worker().first_says(lambda: 5)) == [5, 5]
+    assert os.environ["no_grpc_proxy"] == "example.org,127.0.0.1"
 
 
 def test_worker_that_never_comes():
     addresses = cluster.free_addresses(2)
     with pytest.raises(UserError) as error:
-        with cluster.join(tf_config(addresses, 0), patience=0.5):
+        with cluster.joining(tf_config(addresses, 0), patience=0.5):
             pass
     assert str(error.value).startswith(
         f"worker 1 ({addresses[1]}) has not come within 0.5 seconds (Connection refused); start "
@@ -289,7 +291,7 @@ def test_worker_that_never_comes():
 def test_name_that_does_not_resolve():
     addresses = [*cluster.free_addresses(1), "no-such-host.invalid:2222"]
     with pytest.raises(UserError, match=r"worker 1 \(no-such-host.invalid:2222\) has not come"):
-        with cluster.join(tf_config(addresses, 0), patience=0.5):
+        with cluster.joining(tf_config(addresses, 0), patience=0.5):
             pass
 
 
@@ -299,7 +301,7 @@ def test_port_in_use():
         other.bind(("", int(addresses[0].split(":")[1])))
         other.listen()
         with pytest.raises(UserError) as error:
-            with cluster.join(tf_config(addresses, 0), patience=0.5):
+            with cluster.joining(tf_config(addresses, 0), patience=0.5):
                 pass
     port = addresses[0].split(":")[1]
     assert f"port {port} cannot be opened here (Address already in use)" in str(error.value)

@@ -40,27 +40,15 @@ WARM_UP = 5  # steps at the start of each round that are not counted
 def sent_bytes(config, workers):
     """Returns the bytes of numbers that one worker sends in a training step.
 
-    Of what is summed, it sends each other worker one of as many pieces as there are workers, and
-    then the sum of its own piece. Of what is put together, it sends each its own part. Summed are
-    the gradients of the LSTM layers' kernels; put together are those of their biases, the slices of
-    the embedding's gradient with their word ids, the states of each row and two wishes. The softmax
-    layer adds its gradients to the sums, and the losses to what is put together. Or, shared out by
-    words, it adds only to what is put together: its input, the gradient of that for the rows of
-    each other worker, and four numbers for each of the batch's words from every worker.
+    Of a gradient that is averaged it sends as many pieces as there are workers, twice all but one;
+    of the embedding's gradient, its own slices and their word ids to each other worker. A cost, a
+    signal and whether to save are a few numbers more.
     """
-    from ptb import cluster
-
     size, layers, vocab_size = config.hidden_size, config.num_layers, config.vocab_size
-    rows = config.batch_size // workers
-    words, all_words = rows * config.num_steps, config.batch_size * config.num_steps
-    summed = layers * 2 * size * 4 * size
-    put_together = layers * 4 * size + words * (size + 1) + rows * 2 * layers * size + 2
-    if cluster.by_words(all_words, size, vocab_size, workers):
-        put_together += 2 * words * size + 4 * all_words
-    else:
-        summed += size * vocab_size + vocab_size
-        put_together += words
-    return 4 * (2 * (workers - 1) / workers * summed + (workers - 1) * put_together)
+    words = config.batch_size // workers * config.num_steps
+    averaged = layers * (2 * size + 1) * 4 * size + (size + 1) * vocab_size + 1
+    gathered = words * (size + 1) + 2
+    return 4 * (workers - 1) * (2 * averaged / workers + gathered)
 
 
 def on_paper(config, name):
@@ -81,27 +69,30 @@ def work(fields, ids, steps):
     """Trains as this process alone or as one worker: a round for each line read, times printed."""
     import lstm
     from ptb import cluster, rnn, run
-    from ptb.quiet import session_config, tf
+    from ptb.quiet import tf
 
     tf.disable_eager_execution()
     config = types.SimpleNamespace(**fields)
-    with cluster.join(os.environ.get("TF_CONFIG", ""), patience=600.0):
-        workers = cluster.workers()
+    with cluster.joining(os.environ.get("TF_CONFIG", ""), patience=600.0):
+        worker = cluster.this_worker()
+        config, data = cluster.own_part(config, np.load(ids))
         run.make_deterministic(1)
-        initializer = rnn.uniform_initializer(config.init_scale, 1)
-        with tf.device(workers.device), tf.variable_scope("Model", initializer=initializer):
-            model = lstm.PTBModel(True, config, lstm.PTBInput(config, np.load(ids), "Input"))
+        initializer = rnn.random_uniform_initializer(-config.init_scale, config.init_scale)
+        with tf.variable_scope("Model", initializer=initializer):
+            model = lstm.PTBModel(True, config, lstm.PTBInput(config, data, "Input"))
             initialize = tf.global_variables_initializer()
-        with tf.Session(workers.target, config=session_config()) as session:
+        with tf.Session(worker.target, config=worker.options()) as session:
             session.run(initialize)
-            workers.spread(session, tf.global_variables())
+            worker.spread(session, tf.global_variables())
             model.assign_lr(session, 0.1)
             for _ in sys.stdin:
                 times = [time.perf_counter()]
-                follow = run.Follower(
-                    lambda *_: (workers.agree(None, False), times.append(time.perf_counter()))  # noqa: B023
-                )
-                lstm.run_epoch(session, model, eval_op=model.train_op, follow=follow)
+
+                def tell(*_):
+                    worker.agree(None, False)
+                    times.append(time.perf_counter())  # noqa: B023
+
+                lstm.run_epoch(session, model, model.train_op, follow=run.Follower(tell))
                 print(*(f"{1e3 * s:.3f}" for s in np.diff(times)[WARM_UP:]), flush=True)
 
 
@@ -118,9 +109,10 @@ class Contender:
             subprocess.Popen(
                 ["taskset", "-c", ",".join(map(str, own)), sys.executable, __file__, "--work",
                  json.dumps(fields), "--ids", ids],
-                env={**os.environ, "TF_CONFIG": json.dumps({
+                env={**os.environ, "TF_NUM_INTEROP_THREADS": str(max(len(own), 2)),
+                     "TF_CONFIG": json.dumps({
                     "cluster": {"worker": addresses}, "task": {"type": "worker", "index": index},
-                })},
+                     })},
                 text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             )
             for index, own in enumerate(cores)
@@ -134,6 +126,8 @@ class Contender:
             process.stdin.write("\n")
             process.stdin.flush()
         lines = [process.stdout.readline() for process in self.processes]
+        while lines[0].startswith("Worker "):  # It says which port is open.
+            lines = [process.stdout.readline() for process in self.processes]
         if not all(lines):
             sys.exit("a process failed; see above")
         return [float(word) for word in lines[0].split()]
