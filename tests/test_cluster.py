@@ -183,7 +183,7 @@ def test_slow_worker_0_is_waited_for(together, monkeypatch):
         worker._exchange = counted
 
         def slow():
-            while answered.count((cluster.BUSY, 0)) < 5:
+            while answered.count((cluster.BUSY, 0, 0)) < 5:
                 time.sleep(0.01)
             return "done"
 
@@ -202,8 +202,9 @@ def test_workers_take_turns(together):
     assert order == [0, 10, 20]
 
 
-def test_wishes_are_agreed_on(together):
+def test_wishes_are_agreed_on(together, monkeypatch):
     """A signal to any worker is heard by all; worker 0 says when to save."""
+    monkeypatch.setattr(cluster, "AGREE", 0)
     def work(index):
         return [
             cluster.this_worker().agree(signal.SIGTERM if index == step - 2 else None, is_due)
@@ -211,6 +212,20 @@ def test_wishes_are_agreed_on(together):
         ]
 
     assert together(2, work) == [[(None, False), (None, True), (15, False), (15, True)]] * 2
+
+
+def test_wishes_are_exchanged_at_the_same_steps(together, monkeypatch):
+    """However long the steps of each worker take; a signal is heard in the end, by all at once."""
+    monkeypatch.setattr(cluster, "AGREE", 0.05)
+
+    def work(index):
+        for step in range(10_000):
+            time.sleep(0.001 * index)
+            if cluster.this_worker().agree(15 if index else None, False)[0]:
+                return step
+
+    first, second = together(2, work)
+    assert first == second
 
 
 def test_worker_that_has_drifted_is_named(together):

@@ -109,8 +109,7 @@ class Contender:
             subprocess.Popen(
                 ["taskset", "-c", ",".join(map(str, own)), sys.executable, __file__, "--work",
                  json.dumps(fields), "--ids", ids],
-                env={**os.environ, "TF_NUM_INTEROP_THREADS": str(max(len(own), 2)),
-                     "TF_CONFIG": json.dumps({
+                env={**os.environ, "TF_NUM_INTEROP_THREADS": str(len(own)), "TF_CONFIG": json.dumps({
                     "cluster": {"worker": addresses}, "task": {"type": "worker", "index": index},
                      })},
                 text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
