@@ -100,7 +100,8 @@ class TutorialCheckpoint(typing.NamedTuple):
     def read_vocabulary(self, data_path):
         """Returns the words by id, from the corpus folder that the tutorial was trained on.
 
-        `<unk>` is among them, except where the corpus has none and its words fill all ids.
+        They are those of the tutorial's reader. `<unk>` is among them, except where the corpus has
+        none and its words fill all ids. Words that are joined to an `<eos>` are named on stderr.
 
         Raises:
           UserError: no folder is named, its text cannot be read, or has more words than ids.
@@ -110,7 +111,8 @@ class TutorialCheckpoint(typing.NamedTuple):
                 f"{self.variables_path} has no vocabulary; name its corpus with --data_path"
             )
         data_path = files.local_path(data_path)
-        vocabulary = reader.read_vocabulary(data_path, add_unk=False)
+        vocabulary = reader.read_tutorials_vocabulary(data_path)
+        joined = [word for word in vocabulary if reader.EOS in word and word != reader.EOS]
         if reader.UNK not in vocabulary and len(vocabulary) < self.vocab_size:
             vocabulary.append(reader.UNK)
         if len(vocabulary) > self.vocab_size:
@@ -118,6 +120,11 @@ class TutorialCheckpoint(typing.NamedTuple):
                 f"{data_path} has {len(vocabulary):,} word types, and {self.variables_path} "
                 f"{self.vocab_size:,}: it was trained on another corpus"
             )
+        if joined:
+            files.warn_once(data_path, (
+                f"{data_path}: the tutorial's reader joined {reader.EOS} to the words beside it "
+                f"where no space is between them; {joined[0]} is a word of this model."
+            ))
         return vocabulary
 
 

@@ -170,24 +170,31 @@ def _decodes(text, encoding):
     return True
 
 
-def _build_vocab(filename, vocab_size=None, add_unk=True):
+def _build_vocab(filename, vocab_size=None):
     """Returns {word: id}, ids by falling count in the file, then alphabetically.
 
     With a `vocab_size`, at most that many: the most frequent words and `<unk>`. `<unk>` takes the
-    last id where the file has none, or where it is too rare to be kept for its own count. Without
-    `add_unk`, as in the tutorial, it is a word like the others.
+    last id where the file has none, or where it is too rare to be kept for its own count.
 
     Raises:
       UserError: the file cannot be read, is not UTF-8, or holds no word.
     """
-    counter = collections.Counter(_read_words(filename))
-    if not counter:
-        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
-    words = sorted(counter, key=lambda word: (-counter[word], word))
-    if add_unk and UNK not in words[:vocab_size]:
+    words = _by_count(_read_words(filename), filename)
+    if UNK not in words[:vocab_size]:
         words = [word for word in words if word != UNK]
         words = words[: None if vocab_size is None else vocab_size - 1] + [UNK]
     return {word: i for i, word in enumerate(words[:vocab_size])}
+
+
+def _by_count(words, filename):
+    """Returns the different words of a file by falling count, then alphabetically, as a list.
+
+    Raises UserError where there are none.
+    """
+    counter = collections.Counter(words)
+    if not counter:
+        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
+    return sorted(counter, key=lambda word: (-counter[word], word))
 
 
 def word_ids(words, word_to_id, name, line=1):
@@ -271,11 +278,27 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
     return train_data, valid_data, test_data, len(vocabulary)
 
 
-def read_vocabulary(data_path, vocab_size=None, add_unk=True):
+def read_vocabulary(data_path, vocab_size=None):
     """Returns the list of the words of a corpus folder, by id; see _build_vocab."""
     train_path = corpus_files(data_path)[0]
     _refuse_pipes([train_path])
-    return list(_build_vocab(train_path, vocab_size, add_unk))
+    return list(_build_vocab(train_path, vocab_size))
+
+
+def read_tutorials_vocabulary(data_path):
+    """Returns the list of the words that the tutorial's reader makes of a corpus folder, by id.
+
+    It puts `<eos>` in place of each line end and then splits at white space of every kind. So
+    where there is none before or after a line end, the words there are one: `goose<eos>the`.
+    `<unk>` is a word like the others.
+
+    Raises:
+      UserError: the text cannot be read, is not UTF-8, or holds no word.
+    """
+    path = corpus_files(data_path)[0]
+    _refuse_pipes([path])
+    with _readable_text(path), open(path, encoding="utf-8", newline="") as file:
+        return _by_count(file.read().replace("\n", EOS).split(), path)
 
 
 def how_it_is_read(data_path, raw_data, vocabulary):

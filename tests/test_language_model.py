@@ -672,7 +672,7 @@ def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
 def without_unk(trained, tmp_path):
     """The model of a tutorial's checkpoint whose corpus has no <unk>, and a row for each word."""
     values = values_of(trained)
-    (tmp_path / "train.txt").write_text("c a b\na b b\nb\n\n")
+    (tmp_path / "train.txt").write_text("c a b \n a b b \n b \n \n")
     for name in "embedding", "softmax_b":
         values[f"Model/{name}"] = values[f"Model/{name}"][:4]
     values["Model/softmax_w"] = values["Model/softmax_w"][:, :4]
@@ -696,13 +696,29 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
         with pytest.raises(UserError, match=f"{message}.*") as error:
             ask()
         assert str(error.value).endswith("which has no <unk> either")
-    (tmp_path / "train.txt").write_text("a b c d e\n")
+    (tmp_path / "train.txt").write_text("a b c d e \n")
     with pytest.raises(UserError, match="has 6 word types, and .* 4: it was trained on another"):
         LanguageModel.load(str(tmp_path), str(tmp_path))
-    (tmp_path / "train.txt").write_text("b a\n")  # There are rows left, so <unk> has one.
+    (tmp_path / "train.txt").write_text("b a \n")  # There are rows left, so <unk> has one.
     assert LanguageModel.load(str(tmp_path), str(tmp_path)).vocabulary == [
         "<eos>", "a", "b", "<unk>"
     ]
+
+
+def test_words_that_the_tutorial_joined_to_line_ends(trained, tmp_path, capsys):
+    """They are words of the model, which has their ids; and it is said that there are such."""
+    write_variables(tmp_path / "model.ckpt-7", values_of(trained))
+    (tmp_path / "train.txt").write_text("the goose sees the fox\na fox sees the goose\n" * 20)
+    with LanguageModel.load(str(tmp_path), str(tmp_path)) as model:
+        assert model.vocabulary == [
+            "the", "sees", "fox", "fox<eos>a", "goose", "goose<eos>the", "goose<eos>", "<unk>"
+        ]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("no space is between them; fox<eos>a is a word of this model.")
+    # These are 21 words to our reader, which would fit the 31 rows of the embedding.
+    (tmp_path / "train.txt").write_text("".join(f" {i} {i}\n" for i in range(20)))
+    with pytest.raises(UserError, match="has 40 word types, .* 31: it was trained on another corp"):
+        LanguageModel.load(str(tmp_path), str(tmp_path))
 
 
 # The words' vectors.

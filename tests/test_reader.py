@@ -1,5 +1,6 @@
 """The reader: text to ids, ids to batches."""
 
+import collections
 import hashlib
 import os
 import re
@@ -122,12 +123,28 @@ def test_vocabulary_of_limited_size(text, vocab_size, kept, text_file):
 
 def test_vocabulary_without_unk_names_the_first_word_that_it_has_not(text_file):
     path = text_file("a b\na c a\n")
-    vocabulary = reader._build_vocab(path, add_unk=False)
-    assert list(vocabulary) == ["a", "<eos>", "b", "c"]
+    vocabulary = {"a": 0, "<eos>": 1, "b": 2, "c": 3}
     assert reader._file_to_word_ids(path, vocabulary).tolist() == [0, 2, 1, 0, 3, 0, 1]
     del vocabulary["c"]
     with pytest.raises(UserError, match="train.txt, line 2: 'c' is not in the vocabulary, which "):
         reader._file_to_word_ids(path, vocabulary)
+
+
+@pytest.mark.parametrize("text, words", [
+    (" a b \n a \n", "<eos> a b"),  # as PTB has it
+    ("the goose\n a goose\n goose \n", "goose<eos> <eos> a goose the"),
+    ("the goose\nthe goose", "goose goose<eos>the the"),
+    (" b \n\n b\r\n \r\n", "<eos> b <eos><eos>"),
+    ("a\u3000b\xa0a c <unk>", "a <unk> b c"),
+    ("\ufeffa a \n", "<eos> a \ufeffa"),
+])
+def test_tutorials_vocabulary_is_that_of_its_reader(text, words, text_file):
+    """Where no space is beside a line end, `<eos>` is a part of the word there."""
+    path = text_file(text)
+    found = reader.read_tutorials_vocabulary(path.parent)
+    assert found == words.split(" ")
+    counts = collections.Counter(path.read_bytes().decode().replace("\n", "<eos>").split())
+    assert found == [word for word, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
 
 
 def test_raw_data(text_file):
