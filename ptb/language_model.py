@@ -573,11 +573,20 @@ def model_of(args):
 
 
 def say_unknown(model, text):
-    """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`."""
+    """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`.
+
+    Where one of them seems to be several words without spaces, that is said, too.
+    """
     unknown = model.unknown_words(text)
     if unknown and reader.UNK in model.vocabulary:
         shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
+        lines = map(reader.split_words, text.split("\n")) if isinstance(text, str) else [[*text]]
+        joined = itertools.chain.from_iterable(map(reader.unseparated_words, lines))
+        example = next((word for word in joined if word in unknown), None)
+        if example:
+            print(f"{example} is read as one word; put plain spaces between words, as the corpus "
+                  "has them", file=sys.stderr)
 
 
 def _generate(model, args):

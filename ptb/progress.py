@@ -57,6 +57,11 @@ class Line:
         self.clear()
 
 
+def counted(number, noun):
+    """Returns a number and what is counted, in the singular or plural: "1 word", "2,000 words"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def columns(text):
     """Returns how many columns a text takes in a row of equal ones; Chinese characters take two."""
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)

@@ -587,6 +587,30 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(trained, tmp_path, 
     assert model.description.endswith("checkpoint-000002: 2 x 6 units, epoch 2, not finished")
 
 
+@pytest.mark.parametrize("prompt, said", [
+    ("我们今天学习", "我们今天学习"), ("我们　今天　学习", "我们　今天　学习"), ("学习", "学习"),
+    ("w1 <eos>\n学习", "学习"), ("w1 彼は昨日この本を", "彼は昨日この本を"), ("w1 学习", None),
+    ("unknown", None),
+])
+def test_prompt_without_spaces_is_said(prompt, said, trained, capsys):
+    language_model.main(["next", str(trained), "--prompt", prompt])
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert lines[0].startswith("Not in the vocabulary, read as <unk>: ")
+    assert lines[1:] == ([
+        f"{said} is read as one word; put plain spaces between words, as the corpus has them"
+    ] if said else [])
+
+
+def test_known_word_without_spaces_is_a_word(trained, capsys):
+    found = checkpoint.find(str(trained))
+    words = ["我们今天学习", *found.vocabulary[1:]]
+    with LanguageModel(
+        found.variables_path, words, found.facts["config"], "float32", ""
+    ) as model:
+        language_model.say_unknown(model, "我们今天学习")
+    assert capsys.readouterr().err == ""
+
+
 # The tutorial's checkpoints.
 
 def test_checkpoint_of_the_tutorial(shared, capsys):

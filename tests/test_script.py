@@ -197,7 +197,7 @@ def test_corpus_too_short_gets_one_line(script, corpus, tmp_path):
         (tmp_path / f"ptb.{part}.txt").write_bytes((corpus / f"ptb.{part}.txt").read_bytes())
     (tmp_path / "ptb.valid.txt").write_text("too short\n")
     process = script("--config", "tst", "--data_path", tmp_path, "--save_path", tmp_path)
-    assert_refused(process, "ValidInput: 3 words are too few for batch_size 20 and num_steps 2")
+    assert_refused(process, "ptb.valid.txt: 3 words, too few for batch_size 20 and num_steps 2")
 
 
 @pytest.mark.parametrize("old, new, message", [
