@@ -203,8 +203,8 @@ def test_corpus_too_short_gets_one_line(script, corpus, tmp_path):
 @pytest.mark.parametrize("old, new, message", [
     ("keep_prob = 0.35", "keep_prob = 3.5", "LargeConfig.keep_prob is 3.5; a probability is at mo"),
     ("keep_prob = 0.35", "keep_prob = 0,35", r"LargeConfig.keep_prob is \(0, 35\), not a number"),
-    ("keep_prob = 0.35", "keep_prob = 0.3.5", r"lstm.py: edited.py, line \d\d: SyntaxError: .*; m"),
-    ("keep_prob = 0.35", "keep_prob = half", r"edited.py, line \d\d: NameError: .*'half'.*; mend"),
+    ("keep_prob = 0.35", "keep_prob = 0.3.5", r"lstm.py: edited.py, line \d\d: SyntaxError: .*; f"),
+    ("keep_prob = 0.35", "keep_prob = half", r"edited.py, line \d\d: NameError: .*'half'.*; fix"),
     ("class LargeConfig", "class HugeConfig", "--config large: unknown; edited.py has small, med"),
 ])
 def test_mistakes_in_configs_get_one_line(old, new, message, tmp_path, monkeypatch, capsys):
@@ -228,7 +228,7 @@ def test_mistake_in_configs_ends_the_script(corpus, tmp_path):
     shutil.copy(ROOT / "lstm.py", tmp_path)
     os.symlink(ROOT / "ptb", tmp_path / "ptb")
     args = "--config", "wide", "--data_path", corpus, "--save_path", tmp_path / "out"
-    assert_refused(run(*args, project=tmp_path), "configs.py, line 1: SyntaxError: .*; mend the f")
+    assert_refused(run(*args, project=tmp_path), "configs.py, line 1: SyntaxError: .*; fix the f")
     assert not (tmp_path / "out").exists()
 
 
