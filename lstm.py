@@ -13,12 +13,12 @@ The model is that of Zaremba, Sutskever and Vinyals, "Recurrent Neural Network R
 
 import time
 
-import numpy as np
-
-# ptb comes before TensorFlow, because it hides the messages that TensorFlow prints while it loads.
+# ptb comes first: it says what is not installed, and hides the messages that TensorFlow prints
+# while it loads.
 from ptb import cluster, command_line, dataset, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 command_line.prepare_flags(__name__)  # A notebook runs this file repeatedly, and parses no flags.
@@ -214,10 +214,10 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     return perplexity(costs, iters)
 
 
+@command_line.takes_arguments  # As in main(["lstm.py", "--config", "tst"]), in a notebook.
 @cluster.member(FLAGS)  # Where TF_CONFIG names several workers, this process is one of them.
 def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
-    tf.disable_eager_execution()
     config = command_line.get_config(FLAGS.config, configs)
     corpus = dataset.find_corpus(FLAGS.data_path, not FLAGS["data_path"].using_default_value)
     source = run.find_source(FLAGS, config, corpus)
@@ -275,6 +275,9 @@ def train(this_run, config, raw_data):
             model_path = training.finish(test_perplexity, mtst)
             print("Saving model to %s." % model_path)
 
+
+# All but main is for `from lstm import *`: the tf.app.run() of another script would call it.
+__all__ = [name for name in dir() if name != "main" and name[0] != "_"]
 
 if __name__ == "__main__":
     command_line.run(main)
