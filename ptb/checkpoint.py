@@ -164,6 +164,14 @@ def save(folder, facts, position, vocabulary, save_variables):
     return path
 
 
+def is_run(folder):
+    """Returns whether a folder has checkpoints of a run, whole or not, that can be seen."""
+    try:
+        return bool(_numbers(folder))
+    except OSError:
+        return False
+
+
 def prune(folder, damaged):
     """Removes all whole checkpoints but the last KEPT, and for each of these its best epoch's.
 
@@ -299,7 +307,12 @@ def find_tutorial(path):
     if not os.path.exists(f"{path}.index"):
         found = glob.glob(os.path.join(glob.escape(path), "*.index"))
         if not found:
-            raise UserError(f"{path}: no trained model there; lstm.py trains one in Out/<config>")
+            runs = filter(is_run, _beside_or_within(path))
+            runs = sorted(runs, key=lambda run: (not run.startswith(path), run))[:3]
+            hint = f"; there is {', '.join(runs)}" if runs else ""
+            raise UserError(
+                f"{path}: no trained model there; lstm.py trains one in Out/<config>{hint}"
+            )
         path = max(found, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])
         path = path.removesuffix(".index")
     folder, name = os.path.split(path)
@@ -324,6 +337,15 @@ def find_tutorial(path):
         raise UserError(f"{path} has not the variables of the PTB tutorial")
     vocab_size, size = shapes["Model/embedding"]
     return TutorialCheckpoint(path, layer, size, vocab_size, names)
+
+
+def _beside_or_within(path):
+    """Returns the paths beside a path, and those in it."""
+    path = os.path.normpath(path)
+    return [
+        found for folder in (os.path.dirname(path), path)
+        for found in glob.glob(os.path.join(glob.escape(folder), "*"))
+    ]
 
 
 def read_source(path, data_path):

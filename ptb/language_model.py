@@ -25,7 +25,7 @@ import numpy as np
 from ptb import checkpoint, command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.progress import Progress
+from ptb.progress import Progress, counted
 from ptb.quiet import session_config, tf
 
 SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
@@ -635,9 +635,9 @@ def _score(model, args):
     log_prob, words, known_log_prob, unknown = totals
     known = words - unknown
     print(
-        f"Perplexity of all {int(words):,} words: {_shown_perplexity(log_prob, words)}; of the "
-        f"{int(known):,} known: {_shown_perplexity(known_log_prob, known)}; {int(unknown):,} "
-        "unknown",
+        f"Perplexity of all {counted(int(words), 'word')}: {_shown_perplexity(log_prob, words)}; "
+        f"of the {int(known):,} known: {_shown_perplexity(known_log_prob, known)}; "
+        f"{int(unknown):,} unknown",
         file=sys.stderr,
     )
 

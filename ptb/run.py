@@ -24,6 +24,7 @@ import numpy as np
 from ptb import checkpoint, cluster, files, history, monitor, reader
 from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE, command_of
+from ptb.dataset import SAMPLE, Corpus
 from ptb.errors import STOP_SIGNALS, Stopped, UserError
 from ptb.evaluate import text_perplexity
 from ptb.progress import Line
@@ -39,6 +40,15 @@ def folder_of(flags, corpus):
     """Returns the folder of the run that the flags name, trained on a dataset.Corpus."""
     name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
     return os.path.join(files.local_path(flags.save_path), name)
+
+
+def is_on_sample(flags):
+    """Returns whether the run that the flags name has been trained on the sample corpus before.
+
+    One that begins anew has not.
+    """
+    folder = folder_of(flags, Corpus(SAMPLE, "sample"))
+    return cluster.workers().on_first(lambda: not flags.restart and checkpoint.is_run(folder))
 
 
 def find_source(flags, config, corpus):
@@ -292,6 +302,8 @@ class Run:
                     f"epoch {epoch}, learning rate {session.run(model.lr):.3f}: {error}; "
                     + self._workers.on_first(self._way_on)
                 ) from error
+            if training.position.test is not None:
+                monitor.print_next(self.folder)
 
     def _way_on(self):
         """Returns what a person can do when the training has diverged."""
@@ -310,7 +322,7 @@ class Run:
         is_another = best and best.path != found.path
         return (
             f"the last checkpoint with finite weights is {found.path}, after "
-            f"{found.position.epoch} epochs and {found.position.step} steps"
+            f"{monitor.done(found.position)}"
             + (f" (that of the best epoch is {best.path})" if is_another else "")
             + "; lower learning_rate or max_grad_norm in configs.py, and start anew from it: "
             + command

@@ -15,6 +15,7 @@ import models
 from conftest import ROOT, train
 from ptb import command_line
 from ptb.errors import UserError
+from ptb.language_model import LanguageModel
 from ptb.quiet import tf
 from test_resume import CODE, perplexities
 
@@ -71,7 +72,7 @@ def test_smoke_run_says_what_it_runs(smoke, corpus):
 def test_smoke_run_prints_the_articles_lines(smoke):
     process, out = smoke
     assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()[4:]
+    *lines, last = process.stdout.splitlines()[4:]
     number = r"\d+\.\d{3}"
     assert lines[0] == "Epoch: 1 Learning rate: 1.000"
     assert 10 <= len(lines[1:-4]) <= 12
@@ -81,6 +82,8 @@ def test_smoke_run_prints_the_articles_lines(smoke):
     assert re.fullmatch(rf"Epoch: 1 Valid Perplexity: {number}", lines[-3])
     assert re.fullmatch(rf"Test Perplexity: {number}", lines[-2])
     assert lines[-1] == f"Saving model to {out}/tst/checkpoint-000002/model.ckpt."
+    command = f"python -m ptb.language_model generate {out}/tst --prompt '<eos>'"
+    assert last == f"To let the model write: {command}"
 
 
 def test_smoke_run_learns(smoke):
@@ -165,6 +168,19 @@ def test_without_a_corpus_or_a_connection_it_trains_on_the_sample(
     assert lines[at + 1] == "(on the sample corpus: compares with nothing published)"
     assert os.listdir(tmp_path) == ["Out"] and os.listdir("Out") == ["quick-sample"]
     assert models.last_model("Out/quick-sample")
+    # From now on that is the run, for which nothing is tried again.
+    downloads = []
+    monkeypatch.setattr(lstm.dataset, "download", downloads.append)
+    again = script("--config", "quick").stdout
+    assert again.startswith("Going on with the run on the sample corpus, whose perplexities")
+    assert "The run in ./Out/quick-sample is finished:" in again and downloads == []
+    last = again.splitlines()[-1]
+    assert last.startswith(f"To let the model write in {ROOT}: python -m ptb.language_model gen")
+    assert last.endswith(f"ate {tmp_path}/Out/quick-sample --prompt '<eos>'")
+    with pytest.raises(UserError, match="; there is Out/quick-sample$"):
+        LanguageModel.load("Out/quick")
+    assert "PTB could not be downloaded" in script("--config", "quick", "--restart").stdout
+    assert len(downloads) == 1
 
 
 def test_help(script, tmp_path, monkeypatch):
