@@ -219,7 +219,8 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
 def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
     config = command_line.get_config(FLAGS.config, configs)
-    corpus = dataset.find_corpus(FLAGS.data_path, not FLAGS["data_path"].using_default_value)
+    explicit = not FLAGS["data_path"].using_default_value
+    corpus = dataset.find_corpus(FLAGS.data_path, explicit, run.is_on_sample(FLAGS))
     source = run.find_source(FLAGS, config, corpus)
     raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=source.vocabulary)
 
