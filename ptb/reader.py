@@ -462,7 +462,7 @@ def _problem_of(paths, shares, vocabulary, vocab_size, source):
       shares: the share of `<unk>` in each part.
       vocabulary, vocab_size, source: as there.
     """
-    unseparated = " and ".join(path for path in paths if _is_unseparated(path))
+    unseparated = ", ".join(path for path in paths if _is_unseparated(path))
     if unseparated:
         return NO_SPACES.format(unseparated)
     many = " and ".join(part for part in PARTS[1:] if shares[part] > MANY)

@@ -417,7 +417,7 @@ def test_text_that_is_not_cut_into_words_gets_one_warning(line, text_file):
     said = [line for line in how_it_is_read(text_file, train, valid, "a b\n") if "Warn" in line]
     folder = text_file(train).parent
     assert said == [
-        f"Warning: there are no spaces between the words of {folder}/ptb.train.txt and "
+        f"Warning: there are no spaces between the words of {folder}/ptb.train.txt, "
         f"{folder}/ptb.valid.txt; put them in, as a segmenter does."
     ]
     rest = "我们 今天 学习 中华人民共和国 的 历史 。\n" * 3 + "我 们 喝 茶\n" + "目录\nword a\n"
