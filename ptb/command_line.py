@@ -179,9 +179,11 @@ class Parser(argparse.ArgumentParser):
         self._commands = None
 
     def error(self, message):
+        help_ = "--help"
         if message.endswith("required: command"):
-            message = f"name a command, one of {', '.join(self._commands.choices)}"
-        raise UserError(f"{message}; {self.prog} --help shows the use")
+            message += f", one of {', '.join(self._commands.choices)}"
+            help_ = f"{self.prog} --help"
+        raise UserError(f"{message}; {help_} shows the use")
 
     def command(self, function, help_):
         """Adds a command and returns the Parser of its arguments.

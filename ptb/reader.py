@@ -451,7 +451,7 @@ def how_it_is_read(data_path, raw_data, vocabulary, vocab_size, source=None):
 def _unknown_shares(texts, vocabulary):
     """Returns {part: share of `<unk>`} for {part: ids}."""
     unk = vocabulary.index(UNK) if UNK in vocabulary else -1
-    return {part: np.count_nonzero(ids == unk) / len(ids) for part, ids in texts.items()}
+    return {part: np.count_nonzero(ids == unk) / max(len(ids), 1) for part, ids in texts.items()}
 
 
 def _problem_of(paths, shares, vocabulary, vocab_size, source):

@@ -146,14 +146,12 @@ def open_run(flags, config, corpus, raw_data, source):
     Raises:
       UserError: two flags exclude each other; another process trains there; or there are
         checkpoints, and none is whole, or the last one is of another run, or it is within an epoch
-        that would not be trained to its end; or a text is too short; or the workers do not agree
-        on what they train.
+        that would not be trained to its end; or the workers do not agree on what they train.
     """
     if math.isnan(flags.save_minutes):  # It would never be time to save.
         raise UserError("--save_minutes is nan; it must be a number")
     if flags.use_bf16 and flags.use_fp16:
         raise UserError("--use_bf16 and --use_fp16 exclude each other; leave one of them out")
-    reader.refuse_short_texts(corpus.folder, raw_data, config)
     workers = cluster.workers()
     facts = facts_of(config, corpus.folder, raw_data, flags, source)
     workers.compare(_flat({**facts, "corpus": {}}), config)  # The word ids decide.
