@@ -223,6 +223,7 @@ def main(_):
     corpus = dataset.find_corpus(FLAGS.data_path, explicit, run.is_on_sample(FLAGS))
     source = run.find_source(FLAGS, config, corpus)
     raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=source.vocabulary)
+    reader.refuse_short_texts(corpus.folder, raw_data, config)
 
     # What the article does not have (going on after a stop, saving, a display) is behind this_run.
     with run.open_run(FLAGS, config, corpus, raw_data, source) as this_run:
