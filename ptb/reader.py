@@ -33,7 +33,7 @@ BYTE_ORDER_MARK = "\ufeff"
 HAN_OR_KANA = re.compile(
     "[\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
 )
-LONG_WORD = 5  # So many of them in one word seem to be several words.
+LONG_WORD = 7  # So many of them in one word seem to be several words.
 PLAUSIBLE = 0.6  # this share of frequent signs makes a text plausible
 SAMPLE = 1 << 16  # characters, or bytes, at the beginning of a text by which it is judged
 BLANK = re.compile(r"[\s\u200b\u2060]+")  # white space of every kind, and of no width

@@ -420,6 +420,9 @@ def test_text_that_is_not_cut_into_words_gets_one_warning(line, text_file):
         f"Warning: there are no spaces between the words of {folder}/ptb.train.txt, "
         f"{folder}/ptb.valid.txt; put them in, as a segmenter does."
     ]
+    # Here spaces stand between phrases.
+    phrases = "わたしは きょう がっこうへ いきました。\n" * 9
+    assert how_it_is_read(text_file, phrases, phrases, phrases) == []
     rest = "我们 今天 学习 中华人民共和国 的 历史 。\n" * 3 + "我 们 喝 茶\n" + "目录\nword a\n"
     said = how_it_is_read(text_file, rest, rest, rest)
     assert not any("spaces" in line for line in said)
