@@ -15,12 +15,12 @@ Classes, names and order are those of the article. Where they differ, a comment 
 
 import time
 
-import numpy as np
-
 # The article has `import ptb.reader as reader`; the other rooms of ptb do what it leaves out. They
-# come before TensorFlow, because they hide the messages that TensorFlow prints while it loads.
-from ptb import cluster, command_line, dataset, reader, rnn, run
+# come first: they say what is not installed, and hide what TensorFlow prints while it loads.
+from ptb import cluster, command_line, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
+
+import numpy as np
 
 # TensorFlow 2 keeps graphs, sessions and the rest of TensorFlow 1 under this name.
 import tensorflow.compat.v1 as tf
@@ -238,14 +238,15 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     return perplexity(costs, iters)
 
 
+@command_line.takes_arguments  # As in main(["lstm.py", "--config", "tst"]), in a notebook.
 @cluster.member(FLAGS)  # Where TF_CONFIG names several workers, this process is one of them.
 def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
-    tf.disable_eager_execution()  # TensorFlow 2 computes at once; a graph is computed by sessions.
     config = command_line.get_config(FLAGS.config, configs)
-    corpus = dataset.find_corpus(FLAGS.data_path, not FLAGS["data_path"].using_default_value)
+    corpus = run.find_corpus(FLAGS)
     source = run.find_source(FLAGS, config, corpus)
     raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=source.vocabulary)
+    reader.refuse_short_texts(corpus.folder, raw_data, config)
 
     # What the article does not have (going on after a stop, saving, a display) is behind this_run.
     with run.open_run(FLAGS, config, corpus, raw_data, source) as this_run:
@@ -305,6 +306,9 @@ def train(this_run, config, raw_data):
             model_path = training.finish(test_perplexity, mtst)
             print("Saving model to %s." % model_path)
 
+
+# All but main is for `from lstm import *`: the tf.app.run() of another script would call it.
+__all__ = [name for name in dir() if name != "main" and name[0] != "_"]
 
 if __name__ == "__main__":
     command_line.run(main)  # As tf.app.run, which would ignore flags that it does not know.

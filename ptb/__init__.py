@@ -1,5 +1,6 @@
 """What `lstm.py` calls: the reader, the LSTM, the run in its folder, the trained model at work."""
 
+import importlib.util
 import os
 import sys
 
@@ -18,4 +19,22 @@ def _open_missing_streams():
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
+def _refuse_without_requirements():
+    """Ends a program of the project in one line where a package that it needs is not installed.
+
+    Another program that imports this package gets Python's own error.
+    """
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    missing = [name for name in ("numpy", "tensorflow") if importlib.util.find_spec(name) is None]
+    if missing and program in ("lstm.py", "-m"):  # The latter is that of `python -m ptb.plot`.
+        folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = os.path.join(folder, "requirements.txt")
+        print(
+            f"{'ptb' if program == '-m' else program}: {' and '.join(missing)} must be installed: "
+            f'"{sys.executable}" -m pip install -r "{path}"', file=sys.stderr,
+        )
+        sys.exit(2)
+
+
 _open_missing_streams()
+_refuse_without_requirements()

@@ -100,7 +100,8 @@ class TutorialCheckpoint(typing.NamedTuple):
     def read_vocabulary(self, data_path):
         """Returns the words by id, from the corpus folder that the tutorial was trained on.
 
-        `<unk>` is among them, except where the corpus has none and its words fill all ids.
+        They are those of the tutorial's reader. `<unk>` is among them, except where the corpus has
+        none and its words fill all ids. Words that are joined to an `<eos>` are named on stderr.
 
         Raises:
           UserError: no folder is named, its text cannot be read, or has more words than ids.
@@ -110,7 +111,8 @@ class TutorialCheckpoint(typing.NamedTuple):
                 f"{self.variables_path} has no vocabulary; name its corpus with --data_path"
             )
         data_path = files.local_path(data_path)
-        vocabulary = reader.read_vocabulary(data_path, add_unk=False)
+        vocabulary = reader.read_tutorials_vocabulary(data_path)
+        joined = [word for word in vocabulary if reader.EOS in word and word != reader.EOS]
         if reader.UNK not in vocabulary and len(vocabulary) < self.vocab_size:
             vocabulary.append(reader.UNK)
         if len(vocabulary) > self.vocab_size:
@@ -118,6 +120,11 @@ class TutorialCheckpoint(typing.NamedTuple):
                 f"{data_path} has {len(vocabulary):,} word types, and {self.variables_path} "
                 f"{self.vocab_size:,}: it was trained on another corpus"
             )
+        if joined:
+            files.warn_once(data_path, (
+                f"{data_path}: the tutorial's reader joined {reader.EOS} to the words beside it "
+                f"where no space is between them; {joined[0]} is a word of this model."
+            ))
         return vocabulary
 
 
@@ -155,6 +162,14 @@ def save(folder, facts, position, vocabulary, save_variables):
         save_variables(os.path.join(unfinished, VARIABLES))
         write(unfinished, facts, position, vocabulary)
     return path
+
+
+def is_run(folder):
+    """Returns whether a folder has checkpoints of a run, whole or not, that can be seen."""
+    try:
+        return bool(_numbers(folder))
+    except OSError:
+        return False
 
 
 def prune(folder, damaged):
@@ -292,7 +307,12 @@ def find_tutorial(path):
     if not os.path.exists(f"{path}.index"):
         found = glob.glob(os.path.join(glob.escape(path), "*.index"))
         if not found:
-            raise UserError(f"{path}: no trained model there; lstm.py trains one in Out/<config>")
+            runs = filter(is_run, _beside_or_within(path))
+            runs = sorted(runs, key=lambda run: (not run.startswith(path), run))[:3]
+            hint = f"; there is {', '.join(runs)}" if runs else ""
+            raise UserError(
+                f"{path}: no trained model there; lstm.py trains one in Out/<config>{hint}"
+            )
         path = max(found, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])
         path = path.removesuffix(".index")
     folder, name = os.path.split(path)
@@ -317,6 +337,15 @@ def find_tutorial(path):
         raise UserError(f"{path} has not the variables of the PTB tutorial")
     vocab_size, size = shapes["Model/embedding"]
     return TutorialCheckpoint(path, layer, size, vocab_size, names)
+
+
+def _beside_or_within(path):
+    """Returns the paths beside a path, and those in it."""
+    path = os.path.normpath(path)
+    return [
+        found for folder in (os.path.dirname(path), path)
+        for found in glob.glob(os.path.join(glob.escape(folder), "*"))
+    ]
 
 
 def read_source(path, data_path):

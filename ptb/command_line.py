@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import functools
 import importlib.util
 import math
 import numbers
@@ -31,6 +32,19 @@ TUTORIALS_FLAGS = {  # {what an error says of a flag of the tutorial: what it is
     "--rnn_mode=block": "the tutorial's block mode is fused here",
     "--rnn_mode=cudnn": "the tutorial's cudnn mode is fused here",
 }
+OTHER_NAMES = {  # {a flag of other scripts: the field of a configuration that it means}
+    "epochs": "max_max_epoch",
+    "num_epochs": "max_max_epoch",
+    "max_epochs": "max_max_epoch",
+    "lr": "learning_rate",
+    "clip": "max_grad_norm",
+    "dropout": "keep_prob",
+    "layers": "num_layers",
+    "nlayers": "num_layers",
+    "nhid": "hidden_size",
+    "bptt": "num_steps",
+    "batch": "batch_size",
+}
 LARGEST = 2**31 - 1  # the largest dimension in TensorFlow
 # The fields that are positive numbers.
 POSITIVE = ("init_scale", "learning_rate", "max_grad_norm", "keep_prob", "lr_decay")
@@ -44,20 +58,32 @@ def run(main, argv=None):
     """
     argv = sys.argv if argv is None else argv
     print_whatever_it_is()
-    if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
-        script = sys.modules[main.__module__]
-        print(script.__doc__.strip())
-        print(FLAGS.module_help(argv[0] if script.__name__ == "__main__" else script))
-        sys.exit(0)
+    status = None
     with errors_in_one_line(argv[0]):
-        try:
-            words = FLAGS(argv)[1:]
-        except (flags.Error, UnicodeDecodeError) as error:
-            hints = [hint for flag, hint in TUTORIALS_FLAGS.items() if flag in str(error)]
-            raise UserError("; ".join([str(error), *hints, "--help lists the flags"])) from error
-        if words:
-            raise UserError(f"unexpected word '{words[0]}': flags are written --name=value")
-        sys.exit(main(argv[:1]))
+        if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
+            script = sys.modules[main.__module__]
+            if script.__doc__:  # python -OO leaves it out.
+                print(script.__doc__.strip())
+            print(FLAGS.module_help(argv[0] if script.__name__ == "__main__" else script))
+        else:
+            _parse(argv)
+            status = main(argv[:1])
+    sys.exit(status)
+
+
+def _parse(argv):
+    """Sets the flags to what a command line says; raises UserError for a mistake in it."""
+    try:
+        words = FLAGS(argv)[1:]
+    except (flags.Error, UnicodeDecodeError) as error:
+        hints = [hint for flag, hint in TUTORIALS_FLAGS.items() if flag in str(error)]
+        field = getattr(error, "flagname", "").replace("-", "_")
+        field = OTHER_NAMES.get(field, field)
+        if field in (*WHOLE, *POSITIVE):
+            hints.append(f"{field} is set in configs.py")
+        raise UserError("; ".join([str(error), *hints, "--help lists the flags"])) from error
+    if words:
+        raise UserError(f"unexpected word '{words[0]}': flags are written --name=value")
 
 
 def print_whatever_it_is():
@@ -96,15 +122,52 @@ def prepare_flags(module_name):
     """Removes the flags that an earlier run of a module has defined in the same process.
 
     Those that it defines now have their default values until somebody parses a command line, which
-    in a notebook or a test nobody does.
+    in a notebook or a test nobody does. It may have been imported before and be a script now, or
+    the other way round.
 
     Args:
       module_name: its __name__; a script's flags are known by its path instead.
     """
-    module_name = sys.argv[0] if module_name == "__main__" else module_name
-    for flag in [*FLAGS.flags_by_module_dict().get(module_name, [])]:
-        delattr(FLAGS, flag.name)
+
+    def stem(name):
+        return os.path.basename(name).removesuffix(".py")
+
+    module_name = _flags_owner(module_name)
+    for owner, its_flags in [*FLAGS.flags_by_module_dict().items()]:
+        if stem(owner) == stem(module_name):
+            for flag in [*its_flags]:
+                delattr(FLAGS, flag.name)
     FLAGS.mark_as_parsed()
+
+
+def _flags_owner(module_name):
+    """Returns under which name absl knows the flags of a module."""
+    return sys.argv[0] if module_name == "__main__" else module_name
+
+
+def takes_arguments(main):
+    """Makes a script's main parse the arguments that it gets, as it does in another program.
+
+    main(["lstm.py", "--config", "tst"]) is that command: the flags that it does not name have their
+    default values. Without arguments, as in main([]), the flags stay what they are. A program that
+    imports the script may define flags of the same names; they replace those of the script.
+    """
+    script_flags = FLAGS.flags_by_module_dict().get(_flags_owner(main.__module__), [])
+    for flag in script_flags:
+        flag.allow_override = True
+
+    @functools.wraps(main)
+    def called(argv=None):
+        argv = [*(argv or [])]
+        if argv and argv[0].startswith("-"):  # The name of the program was left out.
+            argv.insert(0, main.__module__)
+        if argv[1:]:
+            for flag in script_flags:
+                flag.unparse()
+            _parse(argv)
+        return main(argv[:1])
+
+    return called
 
 
 class Parser(argparse.ArgumentParser):
@@ -116,7 +179,11 @@ class Parser(argparse.ArgumentParser):
         self._commands = None
 
     def error(self, message):
-        raise UserError(f"{message}; --help shows the use")
+        help_ = "--help"
+        if message.endswith("required: command"):
+            message += f", one of {', '.join(self._commands.choices)}"
+            help_ = f"{self.prog} --help"
+        raise UserError(f"{message}; {help_} shows the use")
 
     def command(self, function, help_):
         """Adds a command and returns the Parser of its arguments.
@@ -192,7 +259,7 @@ def import_edited(name):
         if isinstance(error, SyntaxError) and error.filename == file:
             lines.append(error.lineno)
         where = f"{name}.py, line {lines[-1]}" if lines else f"{name}.py"
-        message = f"{where}: {type(error).__name__}: {error}; mend the file"
+        message = f"{where}: {type(error).__name__}: {error}; fix the file"
         sys.exit(_failed(script, message))
 
 
@@ -211,35 +278,55 @@ def get_config(name, module):
       module: where the classes are.
 
     Raises:
-      UserError: no such class, or a value that cannot work.
+      UserError: no such class, or two of them, or a value that cannot work.
     """
-    classes = _configurations(module)
-    if name.lower() not in classes:
-        raise UserError(f"--config {name}: unknown; {module.__name__}.py has {', '.join(classes)}")
+    file = f"{module.__name__}.py"
+    classes = [key for key in vars(module) if _is_configuration(module, key)]
+    found = [key for key in classes if key.removesuffix("Config").lower() == name.lower()]
+    if not found:
+        known = dict.fromkeys(key.removesuffix("Config").lower() for key in classes)
+        others = [
+            key for key, value in vars(module).items() if isinstance(value, type)
+            and key not in classes and key[0] != "_" and value.__module__ == module.__name__
+        ]
+        raise UserError(
+            f"--config {name}: unknown; {file} has {', '.join(known)}"
+            + (f"; the name of a configuration ends with Config, unlike {', '.join(others)}"
+               if others else "")
+        )
+    if len({getattr(module, key) for key in found}) > 1:
+        raise UserError(
+            f"--config {name}: {file} has {' and '.join(found)}, which differ in capitals only; "
+            "rename one"
+        )
+    config_class = getattr(module, found[0])
+    _refuse_annotations(config_class, file)
     try:
-        config = classes[name.lower()]()
+        config = config_class()
         check_config(config)
     except UserError:
         raise
     except Exception as error:  # A class of the user's may raise anything.
         raise UserError(
-            f"{classes[name.lower()].__name__}: {type(error).__name__}: {error}; mend it in "
-            f"{module.__name__}.py"
+            f"{config_class.__name__}: {type(error).__name__}: {error}; fix it in {file}"
         ) from error
     return config
-
-
-def _configurations(module):
-    """Returns {name in lower case, without `Config`: class} of a module's configurations."""
-    return {
-        key.removesuffix("Config").lower(): getattr(module, key)
-        for key in vars(module) if _is_configuration(module, key)
-    }
 
 
 def _is_configuration(module, key):
     """Returns whether a name in a module is that of a configuration."""
     return isinstance(getattr(module, key), type) and key.endswith("Config") and key != "Config"
+
+
+def _refuse_annotations(config_class, file):
+    """Raises UserError where a field has a colon in place of the equals sign: it gets no value."""
+    for each in config_class.__mro__:
+        for field, value in vars(each).get("__annotations__", {}).items():
+            if field not in vars(each):
+                raise UserError(
+                    f"{each.__name__}.{field}: {value!r} has a colon and therefore no value; write "
+                    f"{field} = … in {file}"
+                )
 
 
 def check_config(config):

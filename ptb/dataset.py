@@ -13,7 +13,7 @@ import zlib
 
 from ptb import cluster, files
 from ptb.errors import UserError
-from ptb.progress import Progress
+from ptb.progress import Progress, counted
 from ptb.reader import corpus_files
 
 DEFAULT_PATH = os.path.join("simple-examples", "data")
@@ -53,13 +53,14 @@ class DownloadError(Exception):
 
 
 @cluster.in_turn  # Two workers on one machine are not to download the corpus at once.
-def find_corpus(data_path, explicit):
+def find_corpus(data_path, explicit, is_on_sample=False):
     """Returns the Corpus to train on, and prints what a reader of the results must know of it.
 
     Args:
       data_path: a folder.
       explicit: the user named it: it is used as it is. Otherwise PTB is downloaded into it where it
         has none of the files, or only some of PTB's; failing that, the sample is returned.
+      is_on_sample: there is a run on the sample to go on with: it takes the place of a download.
 
     Raises:
       UserError: the user named a folder that has no corpus.
@@ -78,6 +79,13 @@ def find_corpus(data_path, explicit):
         if len(there) == len(paths):  # Otherwise the reader will name the file that is missing.
             print(f"{data_path} is not the PTB corpus: published figures do not apply.")
         return Corpus(data_path, "own")
+    if is_on_sample:
+        print(
+            "Going on with the run on the sample corpus, whose perplexities compare with nothing "
+            "published.\nTo train on PTB, put it there by hand (see simple-examples/README.md), or "
+            "try the download again with --restart."
+        )
+        return Corpus(SAMPLE, "sample")
     if download(data_path):
         return Corpus(data_path, "PTB")
     print(
@@ -214,7 +222,7 @@ def fetch(url):
                 if max(size, total) > MAX_BYTES:
                     raise DownloadError(f"larger than {MAX_BYTES:,} bytes")
                 if seconds > PATIENCE and size < MIN_SPEED * seconds:
-                    raise DownloadError(f"only {size:,} bytes in {seconds:.0f} seconds")
+                    raise DownloadError(f"only {counted(size, 'byte')} in {seconds:.0f} seconds")
                 progress.update(size)
     if size < total:
         raise DownloadError(f"only {size:,} of {total:,} bytes came")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ptb.errors import UserError
-from ptb.progress import Progress
+from ptb.progress import Progress, counted
 from ptb.quiet import tf
 
 # Two states count as equal within this tolerance, relative and absolute. It is about 84 units in
@@ -23,7 +23,9 @@ class TextInput:
 
     def __init__(self, config, data=None, name="TextInput"):
         if data is not None and len(data) < 2:
-            raise UserError(f"{name}: {len(data)} words are too few to predict one: use 2 or more")
+            raise UserError(
+                f"{name}: {counted(len(data), 'word')}, too few to predict one: use 2 or more"
+            )
         self.batch_size = config.batch_size
         self.num_steps = config.num_steps
         self.data = data

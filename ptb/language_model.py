@@ -25,7 +25,7 @@ import numpy as np
 from ptb import checkpoint, command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.progress import Progress
+from ptb.progress import Progress, counted
 from ptb.quiet import session_config, tf
 
 SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
@@ -573,11 +573,20 @@ def model_of(args):
 
 
 def say_unknown(model, text):
-    """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`."""
+    """Prints on stderr which words of a text, or list of words, the model reads as `<unk>`.
+
+    Where one of them seems to be several words without spaces, that is said, too.
+    """
     unknown = model.unknown_words(text)
     if unknown and reader.UNK in model.vocabulary:
         shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
+        lines = map(reader.split_words, text.split("\n")) if isinstance(text, str) else [[*text]]
+        joined = itertools.chain.from_iterable(map(reader.unseparated_words, lines))
+        example = next((word for word in joined if word in unknown), None)
+        if example:
+            print(f"{example} is read as one word; put plain spaces between words, as the corpus "
+                  "has them", file=sys.stderr)
 
 
 def _generate(model, args):
@@ -626,9 +635,9 @@ def _score(model, args):
     log_prob, words, known_log_prob, unknown = totals
     known = words - unknown
     print(
-        f"Perplexity of all {int(words):,} words: {_shown_perplexity(log_prob, words)}; of the "
-        f"{int(known):,} known: {_shown_perplexity(known_log_prob, known)}; {int(unknown):,} "
-        "unknown",
+        f"Perplexity of all {counted(int(words), 'word')}: {_shown_perplexity(log_prob, words)}; "
+        f"of the {int(known):,} known: {_shown_perplexity(known_log_prob, known)}; "
+        f"{int(unknown):,} unknown",
         file=sys.stderr,
     )
 

@@ -6,13 +6,15 @@ Everything here is told to it; it asks nobody and writes no file.
 import contextlib
 import datetime
 import math
+import os
 import time
 
 from ptb import files
 from ptb.evaluate import perplexity
 from ptb.history import best_epoch
-from ptb.progress import Line
+from ptb.progress import Line, counted
 from ptb.quiet import tf
+from ptb.reader import EOS
 from ptb.rnn import number_type
 
 WARM_UP = 10  # steps that are left out of every forecast, because the first ones are slow
@@ -52,7 +54,7 @@ def print_start(
     if flags.use_bf16 and devices == ["CPU"] and files.has_bfloat16_products() is False:
         print("This processor has no bfloat16 products: float32 is faster here than --use_bf16.")
     if position.epoch or position.step:
-        print(f"Going on after {position.epoch} epochs and {position.step} steps.")
+        print(f"Going on after {done(position)}.")
     elif source.path:
         print(f"Starting from the weights and the vocabulary of {source.path}.")
 
@@ -74,6 +76,22 @@ def print_results(folder, position, best_path):
     )
     print_best(position, best_path)
     print("To train on, raise max_max_epoch in configs.py; to train anew, add --restart.")
+    print_next(folder)
+
+
+def print_next(folder):
+    """Prints the command that lets the model of a finished run write a text."""
+    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    where = ""
+    if os.path.realpath(os.curdir) != os.path.realpath(project):
+        folder, where = os.path.abspath(folder), f" in {project}"
+    words = ["python", "-m", "ptb.language_model", "generate", folder, "--prompt", EOS]
+    print(f"To let the model write{where}: {files.as_typed(words)}")
+
+
+def done(position):
+    """Returns in words how far a checkpoint.Position is."""
+    return f"{counted(position.epoch, 'epoch')} and {counted(position.step, 'step')}"
 
 
 def print_best(position, path):
@@ -159,7 +177,7 @@ def _clock(seconds):
 
 def _in_words(seconds):
     """Returns seconds as a person says them: "40 seconds", "25 minutes", "3 hours", "2.5 days"."""
-    for unit, length, limit in ("seconds", 1, 90), ("minutes", 60, 90), ("hours", 3600, 36):
+    for unit, length, limit in ("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 36):
         if seconds < limit * length:
-            return f"{seconds / length:.0f} {unit}"
+            return counted(round(seconds / length), unit)
     return f"{seconds / 86400:.1f} days"

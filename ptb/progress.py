@@ -1,6 +1,7 @@
 """How far long work is: one line on a terminal, that goes when the work is done."""
 
 import contextlib
+import os
 import shutil
 import sys
 import time
@@ -31,7 +32,7 @@ class Line:
         """
         if not (self.is_due() or at_once and sys.stderr.isatty()):
             return
-        width = shutil.get_terminal_size().columns - 1
+        width = _terminal_width() - 1
         print(f"\r{_cut(text, width)}\033[K", end="", file=sys.stderr, flush=True)
         self._next = time.monotonic() + INTERVAL
         self._shown = True
@@ -57,9 +58,23 @@ class Line:
         self.clear()
 
 
+def counted(number, noun):
+    """Returns a number and what is counted, in the singular or plural: "1 word", "2,000 words"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def columns(text):
     """Returns how many columns a text takes in a row of equal ones; Chinese characters take two."""
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def _terminal_width():
+    """Returns how many columns the terminal has, also where stdout is none."""
+    width = shutil.get_terminal_size((0, 0)).columns  # It asks stdout.
+    if not width:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            width = os.get_terminal_size(sys.__stderr__.fileno()).columns
+    return width or 80
 
 
 def _cut(text, width):

@@ -8,6 +8,7 @@ A word is what lies between spaces, tabs and line ends. Other white space of Uni
 no-break space, is part of a word, as it is for `wc` and most tools that count words.
 """
 
+import codecs
 import collections
 import contextlib
 import io
@@ -19,7 +20,7 @@ import sys
 import numpy as np
 
 from ptb.errors import UserError
-from ptb.progress import Progress
+from ptb.progress import Progress, counted
 from ptb.quiet import tf
 
 EOS = "<eos>"
@@ -28,8 +29,30 @@ CHUNK = 1 << 20  # characters read at a time, so that the memory does not grow w
 SPACE = " \t\n\r\f\v"
 WORD = re.compile(f"[^{SPACE}]+")
 BYTE_ORDER_MARK = "\ufeff"
+# The signs of Chinese and Japanese, which are written without spaces between the words.
+HAN_OR_KANA = re.compile(
+    "[\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+LONG_WORD = 7  # So many of them in one word seem to be several words.
+PLAUSIBLE = 0.6  # this share of frequent signs makes a text plausible
+SAMPLE = 1 << 16  # characters, or bytes, at the beginning of a text by which it is judged
+BLANK = re.compile(r"[\s\u200b\u2060]+")  # white space of every kind, and of no width
 PARTS = ("train", "valid", "test")
+NO_SPACES = "there are no spaces between the words of {}; put them in, as a segmenter does"
 MANY = 0.2  # more <unk> than this share of a text is worth a warning
+# {an encoding: (its name in iconv and Python, the bytes of its frequent signs)}. These are Hangul,
+# or Chinese characters without the rare ones that each standard has at its end, and Kana in
+# Japanese alone; so few signs of a text in another encoding are among them. Of two encodings that
+# are equally plausible the first is meant.
+ENCODINGS = {
+    "EUC-KR": ("CP949", rb"[\xa1\xb0-\xc8][\xa1-\xfe]"),
+    "Shift-JIS": ("CP932", rb"[\x81-\x83\x88-\x98][\x40-\xfc]"),
+    "GB18030": ("GB18030", rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]"),
+    "EUC-JP": ("EUC-JP", rb"[\xa1\xa4\xa5\xb0-\xcf][\xa1-\xfe]"),
+    "Big5": ("CP950", rb"[\xa1-\xc6][\x40-\x7e\xa1-\xfe]"),
+}
+# Letters with accents stand between letters without.
+ACCENTED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 MARKS = {  # what other tools write for line ends and unknown words, in lower case
     "<s>", "</s>", "<bos>", "<sos>", "<eos>", "<unk>", "<unknown>", "<oov>", "[unk]"
 }
@@ -148,17 +171,61 @@ def has_other_space(filename):
 
 def _what_is_not_utf8(filename):
     """Returns which line of a file is the first that is not UTF-8, and what converts the file."""
-    convert = f"convert it first: iconv -f {{}} -t UTF-8 '{filename}' > converted.txt"
     if filename == 0 or not os.path.isfile(filename):
         return "it is not UTF-8; convert it first"  # It cannot be read again to say more.
+    number, sample, size = None, [], 0
     with open(filename, "rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return "line 1 is not UTF-8; " + convert.format("UTF-16")
+        start = file.read(SAMPLE)
         file.seek(0)
-        lines = enumerate(file, start=1)
-        number, line = next(pair for pair in lines if not _decodes(pair[1], "utf-8"))
-    encoding = "GB18030" if _decodes(line, "gb18030") else "ISO-8859-1"
-    return f"line {number} is not UTF-8; {convert.format(encoding)}"
+        for line_number, line in enumerate(file, start=1):
+            if not _decodes(line, "utf-8"):
+                number = number or line_number
+                sample.append(line)
+                size += len(line)
+                if size > SAMPLE:
+                    break
+    guess, encoding = _encoding_of(start, b"".join(sample))
+    return (
+        f"line {number} is not UTF-8, {guess}; convert it first: "
+        f"iconv -f {encoding} -t UTF-8 '{filename}' > converted.txt"
+    )
+
+
+def _encoding_of(start, lines):
+    """Returns (what there is to say of the encoding of a text, how iconv names it).
+
+    Args:
+      start: the bytes at the beginning of the text.
+      lines: lines of it that are not UTF-8.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "but UTF-16", "UTF-16"
+    if b"\0" in start:  # Every ASCII sign has one in UTF-16.
+        name = max(
+            "UTF-16LE", "UTF-16BE", key=lambda name: start.decode(name, "ignore").count("\n")
+        )
+        return f"but seems to be {name}", name
+    plausible = {name: _plausibility(lines, *ENCODINGS[name]) for name in ENCODINGS}
+    best, second = sorted(ENCODINGS, key=plausible.get, reverse=True)[:2]
+    if plausible[best] >= PLAUSIBLE:
+        is_close = plausible[best] - plausible[second] < 0.1
+        names = best + (f", or else {second}" if is_close else "")
+        return f"but seems to be {names}", ENCODINGS[best][0]
+    high_bytes = len(lines) - len(lines.decode("ascii", "ignore"))
+    if len(ACCENTED.findall(lines)) > high_bytes / 2:
+        return "but seems to be WINDOWS-1252, if it is of Western Europe", "WINDOWS-1252"
+    return "and its encoding is not known here (iconv -l lists what there is)", "ENCODING"
+
+
+def _plausibility(text, encoding, frequent):
+    """Returns which share of the signs in bytes, ASCII left out, is frequent in an encoding.
+
+    It is 0 where they are no text in that encoding.
+    """
+    if not _decodes(text, encoding):
+        return 0
+    signs = [sign.encode(encoding) for sign in text.decode(encoding) if not sign.isascii()]
+    return sum(bool(re.fullmatch(frequent, sign, re.DOTALL)) for sign in signs) / len(signs)
 
 
 def _decodes(text, encoding):
@@ -170,24 +237,31 @@ def _decodes(text, encoding):
     return True
 
 
-def _build_vocab(filename, vocab_size=None, add_unk=True):
+def _build_vocab(filename, vocab_size=None):
     """Returns {word: id}, ids by falling count in the file, then alphabetically.
 
     With a `vocab_size`, at most that many: the most frequent words and `<unk>`. `<unk>` takes the
-    last id where the file has none, or where it is too rare to be kept for its own count. Without
-    `add_unk`, as in the tutorial, it is a word like the others.
+    last id where the file has none, or where it is too rare to be kept for its own count.
 
     Raises:
       UserError: the file cannot be read, is not UTF-8, or holds no word.
     """
-    counter = collections.Counter(_read_words(filename))
-    if not counter:
-        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
-    words = sorted(counter, key=lambda word: (-counter[word], word))
-    if add_unk and UNK not in words[:vocab_size]:
+    words = _by_count(_read_words(filename), filename)
+    if UNK not in words[:vocab_size]:
         words = [word for word in words if word != UNK]
         words = words[: None if vocab_size is None else vocab_size - 1] + [UNK]
     return {word: i for i, word in enumerate(words[:vocab_size])}
+
+
+def _by_count(words, filename):
+    """Returns the different words of a file by falling count, then alphabetically, as a list.
+
+    Raises UserError where there are none.
+    """
+    counter = collections.Counter(words)
+    if not counter:
+        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
+    return sorted(counter, key=lambda word: (-counter[word], word))
 
 
 def word_ids(words, word_to_id, name, line=1):
@@ -271,26 +345,91 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
     return train_data, valid_data, test_data, len(vocabulary)
 
 
-def read_vocabulary(data_path, vocab_size=None, add_unk=True):
+def read_vocabulary(data_path, vocab_size=None):
     """Returns the list of the words of a corpus folder, by id; see _build_vocab."""
     train_path = corpus_files(data_path)[0]
     _refuse_pipes([train_path])
-    return list(_build_vocab(train_path, vocab_size, add_unk))
+    return list(_build_vocab(train_path, vocab_size))
 
 
-def how_it_is_read(data_path, raw_data, vocabulary):
+def read_tutorials_vocabulary(data_path):
+    """Returns the list of the words that the tutorial's reader makes of a corpus folder, by id.
+
+    It puts `<eos>` in place of each line end and then splits at white space of every kind. So
+    where there is none before or after a line end, the words there are one: `goose<eos>the`.
+    `<unk>` is a word like the others.
+
+    Raises:
+      UserError: the text cannot be read, is not UTF-8, or holds no word.
+    """
+    path = corpus_files(data_path)[0]
+    _refuse_pipes([path])
+    with _readable_text(path), open(path, encoding="utf-8", newline="") as file:
+        return _by_count(file.read().replace("\n", EOS).split(), path)
+
+
+def refuse_short_texts(data_path, raw_data, config):
+    """Raises UserError, which names the file, where a text is too short for a configuration.
+
+    Args:
+      data_path: the folder of the corpus.
+      raw_data: what ptb_raw_data returned for it.
+      config: the configuration.
+    """
+    batch_size, num_steps = config.batch_size, config.num_steps
+    for path, ids in zip(corpus_files(data_path)[:2], raw_data):
+        if len(ids) < batch_size * (num_steps + 1):
+            separate = f"; {NO_SPACES.format('it')}" if _is_unseparated(path) else ""
+            raise UserError(f"{path}: {_too_few(len(ids), batch_size, num_steps)}{separate}")
+
+
+def unseparated_words(words):
+    """Returns which words of a line seem to be several, in Chinese or Japanese without spaces."""
+    fewest = 2 if len(words) == 1 else LONG_WORD
+    return [word for word in words if len(HAN_OR_KANA.findall(word)) >= fewest]
+
+
+def _is_unseparated(filename):
+    """Returns whether most Chinese or Japanese at the beginning of a text has no spaces."""
+    with open(filename, encoding="utf-8-sig") as file:
+        text = file.read(SAMPLE)
+    joined = itertools.chain.from_iterable(
+        unseparated_words(split_words(line)) for line in text.split("\n")
+    )
+    return 2 * len(HAN_OR_KANA.findall("".join(joined))) > len(HAN_OR_KANA.findall(text))
+
+
+def how_it_is_read(data_path, raw_data, vocabulary, vocab_size, source=None):
     """Returns what there is to say of how the texts of a corpus are read, as a list of lines.
 
-    These are the share of `<unk>` in each text, a warning where that spoils the perplexity, and
-    what becomes of the marks that other tools put into a text.
+    These are the share of `<unk>` in each text, a warning where something spoils the perplexity,
+    and what becomes of white space and of the marks that other tools put into a text.
 
     Args:
       data_path: the folder of the corpus.
       raw_data: what ptb_raw_data returned for it.
       vocabulary: the words by id.
+      vocab_size: how many words the model has room for.
+      source: the path of the model whose vocabulary it is; None where it is that of the corpus.
     """
-    lines = _unknown_words_in(dict(zip(PARTS, raw_data)), vocabulary)
+    lines = []
+    shares = _unknown_shares(dict(zip(PARTS, raw_data)), vocabulary)
+    if any(shares.values()):
+        shown = ", ".join(f"{100 * share:.1f}% of {part}" for part, share in shares.items())
+        lines.append(f"{UNK} is {shown}.")
+    problem = _problem_of(corpus_files(data_path), shares, vocabulary, vocab_size, source)
+    if problem:
+        lines.append(f"Warning: {problem}.")
     notes = []
+    blank = [i for i, word in enumerate(vocabulary) if BLANK.fullmatch(word) or "\u3000" in word]
+    if blank:
+        share = np.isin(raw_data[0], blank).mean()
+        signs = {sign for i in blank for sign in vocabulary[i] if BLANK.fullmatch(sign)}
+        shown = ", ".join(sorted(f"U+{ord(sign):04X}" for sign in signs))
+        notes.append(
+            f"White space that separates nothing ({shown}) is, or is in, {share:.1%} of the words "
+            "of train, and the perplexity looks better for it; put plain spaces in its place."
+        )
     marks = [word for word in vocabulary if word.lower() in MARKS and word not in (EOS, UNK)]
     if marks:
         notes.append(
@@ -303,37 +442,57 @@ def how_it_is_read(data_path, raw_data, vocabulary):
     )
     if num_lines:
         notes.append(
-            f"The {EOS} written at the end of {num_lines:,} lines is read as a word, and the line "
-            "end as another; leave it out of the texts."
+            f"The {EOS} written at the end of {counted(num_lines, 'line')} is read as a word, and "
+            "the line end as another; leave it out of the texts."
         )
     return [*lines, " ".join(notes)] if notes else lines
 
 
-def _unknown_words_in(texts, vocabulary):
-    """Returns the lines of how_it_is_read on `<unk>`, for {part: ids}."""
-    if UNK not in vocabulary:
-        return []
-    unk = vocabulary.index(UNK)
-    counts = {part: np.count_nonzero(ids == unk) for part, ids in texts.items()}
-    if not any(counts.values()):
-        return []
-    shares = {part: counts[part] / len(ids) for part, ids in texts.items()}
-    shown = ", ".join(f"{100 * share:.1f}% of {part}" for part, share in shares.items())
-    lines = [f"{UNK} is {shown}."]
-    problems = []
+def _unknown_shares(texts, vocabulary):
+    """Returns {part: share of `<unk>`} for {part: ids}."""
+    unk = vocabulary.index(UNK) if UNK in vocabulary else -1
+    return {part: np.count_nonzero(ids == unk) / max(len(ids), 1) for part, ids in texts.items()}
+
+
+def _problem_of(paths, shares, vocabulary, vocab_size, source):
+    """Returns what spoils the perplexity, and what to do; see how_it_is_read.
+
+    Args:
+      paths: the files of the corpus.
+      shares: the share of `<unk>` in each part.
+      vocabulary, vocab_size, source: as there.
+    """
+    unseparated = ", ".join(path for path in paths if _is_unseparated(path))
+    if unseparated:
+        return NO_SPACES.format(unseparated)
     many = " and ".join(part for part in PARTS[1:] if shares[part] > MANY)
+    problems = []
     if many:
+        known = {*vocabulary}
+        if source:
+            cause = f"{source} does not know these words; start from a model of texts like these"
+        elif any(word not in known for word in _read_words(paths[0])):
+            cause = (
+                f"vocab_size keeps {len(vocabulary):,} words of train; raise it in configs.py, or "
+                "set it to None to keep all"
+            )
+        else:
+            cause = "train never has these words; train on more text, or on text of this kind"
         problems.append(
-            f"over {MANY:.0%} of {many} is {UNK}, so the perplexity says little: put spaces "
-            "between words, or raise vocab_size"
+            f"over {MANY:.0%} of {many} is {UNK}, so the perplexity says little: {cause}"
         )
-    untrained = " and ".join(part for part in PARTS[1:] if counts[part] and not counts["train"])
-    if untrained:
+    untrained = " and ".join(part for part in PARTS[1:] if shares[part] and not shares["train"])
+    if untrained and not source:
         problems.append(
             f"{UNK} is in {untrained} but never in train, so nothing is learned of it: with "
             f"vocab_size below {len(vocabulary):,} the rarest words of train become {UNK}"
         )
-    return [*lines, f"Warning: {'; '.join(problems)}."] if problems else lines
+    if problems and not source and len(vocabulary) < vocab_size:
+        problems.append(
+            f"vocab_size is {vocab_size:,} and train has {len(vocabulary):,} words: even None is "
+            "better, as the model then has no more than these"
+        )
+    return "; ".join(problems)
 
 
 def _has_twice(ids, word_id):
@@ -359,6 +518,14 @@ def epoch_steps(epoch_size):
     return tf.data.make_one_shot_iterator(steps).get_next()
 
 
+def _too_few(num_words, batch_size, num_steps):
+    """Returns that a text is too short for a single step, and what to do."""
+    return (
+        f"{counted(num_words, 'word')}, too few for batch_size {batch_size} and num_steps "
+        f"{num_steps}: use {batch_size * (num_steps + 1):,} or more, or lower these"
+    )
+
+
 def ptb_producer(raw_data, batch_size, num_steps, name=None, step=None):
     """Cuts the ids into `batch_size` equal rows and walks along them, `num_steps` words at a time.
 
@@ -381,11 +548,8 @@ def ptb_producer(raw_data, batch_size, num_steps, name=None, step=None):
     batch_len = len(raw_data) // batch_size
     epoch_size = (batch_len - 1) // num_steps
     if epoch_size < 1:
-        raise UserError(
-            f"{name or 'ptb_producer'}: {len(raw_data)} words are too few for batch_size "
-            f"{batch_size} and num_steps {num_steps}: use {batch_size * (num_steps + 1)} or more, "
-            "or lower these"
-        )
+        problem = _too_few(len(raw_data), batch_size, num_steps)
+        raise UserError(f"{name or 'ptb_producer'}: {problem}")
     rows = raw_data[: batch_size * batch_len].reshape(batch_size, batch_len)
 
     def batch(step):

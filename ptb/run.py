@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from ptb import checkpoint, cluster, files, history, monitor, reader
+from ptb import checkpoint, cluster, dataset, files, history, monitor, reader
 from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE, command_of
 from ptb.errors import STOP_SIGNALS, Stopped, UserError
@@ -39,6 +39,19 @@ def folder_of(flags, corpus):
     """Returns the folder of the run that the flags name, trained on a dataset.Corpus."""
     name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
     return os.path.join(files.local_path(flags.save_path), name)
+
+
+def find_corpus(flags):
+    """Returns the dataset.Corpus of the run that the flags name.
+
+    Where it was trained on the sample before, for want of PTB, PTB is not looked for once more.
+    """
+    folder = folder_of(flags, dataset.Corpus(dataset.SAMPLE, "sample"))
+    is_on_sample = cluster.this_worker().first_says(
+        lambda: not flags.restart and checkpoint.is_run(folder)
+    )
+    explicit = not flags["data_path"].using_default_value
+    return dataset.find_corpus(flags.data_path, explicit, is_on_sample)
 
 
 def find_source(flags, config, corpus):
@@ -302,7 +315,10 @@ class Run:
             monitor.print_start(
                 self._flags, self._config, self._corpus, self._raw_data, session, self.folder,
                 self.position, self._source,
-                how_it_is_read(self._corpus.folder, self._raw_data, self._source.vocabulary),
+                how_it_is_read(
+                    self._corpus.folder, self._raw_data, self._source.vocabulary,
+                    self._config.vocab_size, self._source.path,
+                ),
             )
             training = Training(
                 self, session, supervisor.saver, model, valid_model, events, display, stop_request
@@ -315,6 +331,8 @@ class Run:
                     f"epoch {epoch}, learning rate {session.run(model.lr):.3f}: {error}; "
                     + self._worker.first_says(self._way_on)
                 ) from error
+            if training.position.test is not None:
+                monitor.print_next(self.folder)
 
     def _way_on(self):
         """Returns what a person can do when the training has diverged."""
@@ -333,7 +351,7 @@ class Run:
         is_another = best_path and best_path != found.path
         return (
             f"the last checkpoint with finite weights is {found.path}, after "
-            f"{found.position.epoch} epochs and {found.position.step} steps"
+            f"{monitor.done(found.position)}"
             + (f" (that of the best epoch is {best_path})" if is_another else "")
             + "; lower learning_rate or max_grad_norm in configs.py, and start anew from it: "
             + command

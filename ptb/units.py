@@ -18,7 +18,7 @@ import typing
 import numpy as np
 
 from ptb.errors import UserError
-from ptb.progress import Progress
+from ptb.progress import Progress, counted
 from ptb.reader import EOS, UNK
 
 EXPLANATIONS = "position", "length", "unk"
@@ -82,7 +82,8 @@ def best_explained(model, words, by=None, count=10):
     """
     if len(words) < FEWEST_WORDS:
         raise UserError(
-            f"the text has {len(words)} words; to find units takes {FEWEST_WORDS} or more"
+            f"the text has {counted(len(words), 'word')}; to find units takes {FEWEST_WORDS} or "
+            "more"
         )
     correlations = _correlations(model, _parts(as_read(model, words)))
     magnitudes = np.nan_to_num(np.abs(correlations))

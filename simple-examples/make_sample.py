@@ -234,7 +234,7 @@ def trigram_perplexities(train, valid, *texts):
 
 def main():
     """Writes the corpus and prints the two perplexities."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample")
     parser.add_argument("--folder", default=folder, help="where to write the three files")
     folder = parser.parse_args().folder

@@ -116,8 +116,9 @@ def write_corpus(folder, train_lines):
     rng = random.Random(7)
     for part, lines in ("train", train_lines), ("valid", 60), ("test", 20):
         text = "".join(
-            " ".join(f"w{min(int(rng.expovariate(0.2)), 29)}" for _ in range(rng.randint(3, 12)))
-            + "\n"
+            " "  # The lines of PTB begin and end with a space, too.
+            + " ".join(f"w{min(int(rng.expovariate(0.2)), 29)}" for _ in range(rng.randint(3, 12)))
+            + " \n"
             for _ in range(lines)
         )
         (folder / f"ptb.{part}.txt").write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -29,8 +30,11 @@ def in_shell(command, **environment):
     (["--num_gpus=2"], "python -m ptb.cluster starts a worker for each"),
     (["--rnn_mode", "block"], "the tutorial's block mode is fused here"),
     (["--rnn_mode", "cudnn"], "the tutorial's cudnn mode is fused here"),
+    (["--learning_rate", "0.5"], "learning_rate is set in configs.py"),
+    (["--hidden-size=300"], "hidden_size is set in configs.py"),
+    (["--epochs", "3"], "max_max_epoch is set in configs.py"),
 ])
-def test_flags_of_the_tutorial(args, hint, script):
+def test_flags_of_other_scripts(args, hint, script):
     process = script(*args)
     assert process.returncode == 2 and hint in process.stderr
     assert len(process.stderr.splitlines()) == 1
@@ -92,6 +96,125 @@ def test_in_a_notebook_twice(corpus, tmp_path):
         [sys.executable, "-c", NOTEBOOK, *args], cwd=ROOT, capture_output=True, text=True
     )
     assert (process.returncode, process.stdout) == (0, "both"), process.stderr
+
+
+def test_main_with_arguments_is_that_command(corpus, tmp_path, flags, capsys):
+    """As a notebook calls it; flags of an earlier call are forgotten, and those assigned kept."""
+    def results():
+        return re.findall("^The run in .*|^Test Perplexity: .*", capsys.readouterr().out, re.M)
+
+    args = *TST, f"--data_path={corpus}", f"--save_path={tmp_path}"
+    lstm.main(["lstm.py", *args, "--seed=3"])
+    assert flags.seed == 3
+    (perplexity,) = results()
+    lstm.main(args + ("--seed=3",))  # without the name of the program
+    assert results() == [f"The run in {tmp_path}/tst is finished:", perplexity]
+    for mistake in ["--confg=tst"], ["tst"], ["--seed=one"]:
+        with pytest.raises(command_line.UserError):
+            lstm.main(["lstm.py", *mistake])
+    assert flags.seed == 1
+    with pytest.raises(command_line.UserError, match="seed was 3 and is 1"):
+        lstm.main(["lstm.py", *args])
+    flags.seed = 3
+    for argv in [], ["lstm.py"], None:
+        lstm.main(argv)
+        assert results()[1:] == [perplexity]
+
+
+IN_A_PROGRAM = """
+import runpy, sys
+import lstm, tensorflow
+
+def run():
+    sys.argv = ["lstm.py", "--help"]
+    try:
+        runpy.run_path("lstm.py", run_name="__main__")
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+
+run()
+del sys.modules["lstm"]
+import lstm
+run()
+lstm.flags.DEFINE_string("save_path", "a program's own", "The flag of a program that imports it.")
+assert lstm.FLAGS.save_path == "a program's own"
+from lstm import *
+assert "main" not in globals() and PTBModel is lstm.PTBModel and SmallConfig is lstm.SmallConfig
+lstm.main(["lstm.py", "--config", "tst", "--data_path", sys.orig_argv[-2], "--save_path",
+           sys.orig_argv[-1]])
+assert tensorflow.executing_eagerly()
+"""
+
+
+def test_in_a_program(corpus, tmp_path):
+    """Imported and run in turn; the names, the flags and the mode of the program are its own."""
+    process = subprocess.run(
+        [sys.executable, "-c", IN_A_PROGRAM, corpus, tmp_path], cwd=ROOT, capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert f"\nSaving model to {tmp_path}/tst/" in process.stdout
+
+
+@pytest.mark.parametrize("command, said", [
+    ("ptb/language_model.py next Out/small", "python -m ptb.language_model"),
+    ("ptb/plot.py", "python -m ptb.plot"), ("ptb/cluster.py", "python -m ptb.cluster"),
+    ("ptb/export.py", "python -m ptb.export"), ("ptb/reader.py", "python lstm.py"),
+])
+def test_started_by_path(command, said):
+    process = in_shell(f"PYTHON {command}")
+    name = command.split()[0].removeprefix("ptb/")
+    (line,) = process.stderr.splitlines()
+    assert process.returncode == 2
+    assert line.startswith(f"{name} is ") and line.endswith(f"; start this in {ROOT}: {said}")
+
+
+def test_started_in_the_folder_of_the_package():
+    for command in "-m ptb.plot", "-m plot", "plot.py":
+        process = in_shell(f"cd ptb && PYTHON {command}")
+        said = f"plot.py is a part of a package; start this in {ROOT}: python -m ptb.plot\n"
+        assert (process.returncode, process.stderr) == (2, said)
+    process = in_shell("cd ptb && PYTHON -c 'import ptb.reader'")
+    assert process.stderr.endswith(f"ImportError: the package is to be imported from {ROOT}\n")
+
+
+@pytest.mark.parametrize("command", ["lstm.py", "-m ptb.language_model", "-m ptb.plot"])
+def test_what_must_be_installed_is_said(command):
+    """Without the folder in which packages are installed."""
+    process = in_shell(f"PYTHON -S {command}", PYTHONPATH="")
+    (line,) = process.stderr.splitlines()
+    assert process.returncode == 2
+    assert re.fullmatch(
+        r"(lstm.py|ptb): numpy and tensorflow must be installed: "
+        rf'"{sys.executable}" -m pip install -r "{ROOT}/requirements.txt"', line
+    )
+    process = in_shell("PYTHON -S -c 'import ptb.reader'", PYTHONPATH="")  # a program's own affair
+    assert process.stderr.endswith("ModuleNotFoundError: No module named 'numpy'\n")
+
+
+@pytest.mark.parametrize("program, status", [
+    ("lstm.py", 141), ("-m ptb.language_model", 0), ("-m ptb.plot", 0),  # argparse thinks so.
+])
+def test_help(program, status):
+    """Also where python -OO has left out the docstrings, and where nobody reads it."""
+    shown = in_shell(f"PYTHON -OO {program} --help")
+    assert (shown.returncode, shown.stderr) == (0, "") and "--" in shown.stdout
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, *program.split(), "--help"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (process.returncode, process.stderr) == (status, b"")
+
+
+def test_without_a_command():
+    process = in_shell("PYTHON -m ptb.language_model")
+    assert process.returncode == 2
+    assert process.stderr == (
+        "language_model.py: the following arguments are required: command, one of generate, next, "
+        "score, similar; python -m ptb.language_model --help shows the use\n"
+    )
 
 
 def test_in_a_thread(corpus, tmp_path, flags):
@@ -234,13 +357,13 @@ def test_only_configurations_come_along(tmp_path, monkeypatch):
     ("\nimport nowhere_to_be_found\n", "edited.py, line 2: ModuleNotFoundError"),
     ("\0", "edited.py"),
 ])
-def test_mistake_is_where_the_user_can_mend_it(text, where, tmp_path, monkeypatch, capsys):
+def test_mistake_is_where_the_user_can_fix_it(text, where, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken_library.py").write_text("\n\n\n\n(\n")
     with pytest.raises(SystemExit) as ended:
         edited(tmp_path, monkeypatch, text)
     (line,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2
-    assert line.startswith(f"lstm.py: {where}") and line.endswith("; mend the file")
+    assert line.startswith(f"lstm.py: {where}") and line.endswith("; fix the file")
 
 
 def test_missing_configs(monkeypatch, capsys):

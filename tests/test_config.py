@@ -2,6 +2,8 @@
 
 import fractions
 import math
+import re
+import types
 
 import pytest
 
@@ -46,6 +48,57 @@ def test_any_class_in_any_case(monkeypatch):
 def test_unknown_name_lists_the_known(name):
     with pytest.raises(UserError, match="unknown; configs.py has small, medium, large, tst$"):
         get_config(name, configs)
+
+
+def module_of(**classes):
+    """Returns a module that a user has edited, with the classes and those of configs.py."""
+    module = types.ModuleType("configs")
+    vars(module).update({name: value for name, value in vars(configs).items() if name[0] != "_"})
+    vars(module).update(classes)
+    for value in classes.values():
+        value.__module__ = "configs"
+    return module
+
+
+def test_class_that_is_no_configuration_is_mentioned():
+    wide, mixin = (type(name, (configs.SmallConfig,), {}) for name in ("Wide", "_Mixin"))
+    module = module_of(Wide=wide, _Mixin=mixin, Wideconfig=type("Wideconfig", (), {}))
+    with pytest.raises(UserError) as error:
+        get_config("wide", module)
+    assert str(error.value) == (
+        "--config wide: unknown; configs.py has small, medium, large, tst; the name of a "
+        "configuration ends with Config, unlike Wide, Wideconfig"
+    )
+
+
+def test_names_that_differ_in_capitals_only():
+    first, last = (type(name, (configs.SmallConfig,), {}) for name in ("WideConfig", "WIDEConfig"))
+    module = module_of(WideConfig=first, WIDEConfig=last)
+    for name in "wide", "Wide", "WIDE":
+        with pytest.raises(UserError, match="has WideConfig and WIDEConfig, which differ in capi"):
+            get_config(name, module)
+    assert type(get_config("small", module)) is configs.SmallConfig
+    assert type(get_config("wide", module_of(WideConfig=first, WIDEConfig=first))) is first
+
+
+@pytest.mark.parametrize("text, said", [
+    ("hidden_size: 300", "WideConfig.hidden_size: 300 has a colon and therefore no value; write "
+     "hidden_size = … in configs.py"),
+    ("batch_size = 5\n    learning_rate: 'half'", "WideConfig.learning_rate: 'half' has a colon"),
+    ("hidden_size: int", "WideConfig.hidden_size: <class 'int'> has a colon"),
+    ("hidden_size: int = 300", None),
+])
+def test_colon_in_place_of_the_equals_sign(text, said):
+    """In the class itself or in one that it is derived from."""
+    names = {"SmallConfig": configs.SmallConfig}
+    exec(f"class WideConfig(SmallConfig):\n    {text}\nclass NetConfig(WideConfig): pass", names)
+    module = module_of(WideConfig=names["WideConfig"], NetConfig=names["NetConfig"])
+    for name in "wide", "net":
+        if said is None:
+            assert get_config(name, module).hidden_size == 300
+        else:
+            with pytest.raises(UserError, match=re.escape(said)):
+                get_config(name, module)
 
 
 @pytest.mark.parametrize("field, value, problem", [
@@ -95,7 +148,7 @@ def test_class_that_raises_is_named():
 
     module.__name__ = "configs"
     for name, said in ("needy", "NeedyConfig: TypeError"), ("wrong", "WrongConfig: ZeroDivisionEr"):
-        with pytest.raises(UserError, match=f"^{said}.*; mend it in configs.py$"):
+        with pytest.raises(UserError, match=f"^{said}.*; fix it in configs.py$"):
             get_config(name, module)
 
 

@@ -203,6 +203,17 @@ def test_three_texts_without_an_archive(server, tmp_path, monkeypatch, capsys):
     assert server.asked == ["/bad/ptb.train.txt", *(f"/good/{name}" for name in TEXTS)]
 
 
+def test_run_on_the_sample_takes_the_place_of_a_download(server, tmp_path, monkeypatch, capsys):
+    """Unless PTB, or another corpus, is there meanwhile."""
+    monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
+    corpus = dataset.find_corpus(str(tmp_path), explicit=False, is_on_sample=True)
+    assert corpus == (str(ROOT / "simple-examples" / "sample"), "sample") and server.asked == []
+    assert "try the download again with --restart" in capsys.readouterr().out
+    for name, text in TEXTS.items():
+        (tmp_path / name).write_bytes(text)
+    assert_ptb(dataset.find_corpus(str(tmp_path), explicit=False, is_on_sample=True), tmp_path)
+
+
 def test_where_nothing_can_be_stored_nothing_is_downloaded(server, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))

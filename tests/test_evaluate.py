@@ -90,7 +90,7 @@ def test_memory_for_states_is_bounded(kept, monkeypatch):
 
 
 def test_text_without_a_word_to_predict():
-    with pytest.raises(UserError, match="Tst: 1 words are too few to predict one"):
+    with pytest.raises(UserError, match="Tst: 1 word, too few to predict one"):
         evaluate.TextInput(TinyConfig(), IDS[:1], name="Tst")
 
 

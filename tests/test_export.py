@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -177,14 +176,13 @@ def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def odd(trained, tmp_path_factory):
-    """A model of the tutorial with more rows than words, and with words that look like spaces."""
-    folder = tmp_path_factory.mktemp("odd")
-    for path in (trained / "checkpoint-000003").glob("model.ckpt*"):
-        shutil.copy(path, folder / path.name.replace("model.ckpt", "model.ckpt-12"))
-    words = "a\u00a0b \u00a0 \u3000 \x85 \u2028 é 我们 <unk> \"quoted\" a,b 3 # </s>"
-    (folder / "ptb.train.txt").write_text(f"{words}\n", encoding="utf-8")
-    return LanguageModel.load(str(folder), str(folder))
+def odd(trained):
+    """A model with more rows than words, and with words that look like spaces."""
+    found = checkpoint.find(str(trained))
+    words = "a\u00a0b \u00a0 \u3000 \x85 \u2028 é 我们 <unk> \"quoted\" a,b 3 # </s> <eos>"
+    return LanguageModel(
+        found.variables_path, words.split(" "), found.facts["config"], "float32", ""
+    )
 
 
 def test_only_known_words_leave(odd, tmp_path):
@@ -209,7 +207,7 @@ def test_vocabulary_without_unk(trained, tmp_path):
         variables = [tf.get_variable(name, initializer=v) for name, v in values.items()]
         session.run(tf.global_variables_initializer())
         tf.train.Saver(variables).save(session, str(tmp_path / "model.ckpt-7"))
-    (tmp_path / "train.txt").write_text("c a b\na b b\nb\n\n")
+    (tmp_path / "train.txt").write_text("c a b \n a b b \n b \n \n")
     model = LanguageModel.load(str(tmp_path), str(tmp_path))
     assert "<unk>" not in model.vocabulary
     export.write_saved_model(model, tmp_path / "served")

@@ -91,7 +91,7 @@ def test_run_goes_on_without_its_source(trained, source, text, begun, tmp_path, 
     capsys.readouterr()
     train(OtherConfig, text, tmp_path / "out", f"--init_from={source}")
     printed = capsys.readouterr()
-    assert "Going on after 1 epochs" in printed.out and "Starting from" not in printed.out
+    assert "Going on after 1 epoch" in printed.out and "Starting from" not in printed.out
     assert f"--init_from: {source}: no trained model there" in printed.err
     assert "the run goes on without it.\n" in printed.err
     assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
@@ -306,9 +306,9 @@ def test_command_that_goes_on_after_a_training_diverged(
         process = script(*args, f"--save_path={out}")
     assert process.returncode == 2
     (line,) = [line for line in process.stderr.splitlines() if "nan" in line]
-    path, where = f"{out}/some/checkpoint-000001", "after 1 epochs and 0 steps"
+    path, where = f"{out}/some/checkpoint-000001", "after 1 epoch and 0 steps"
     if saved_within_epoch:
-        where = f"after 1 epochs and 3 steps (that of the best epoch is {path})"
+        where = f"after 1 epoch and 3 steps (that of the best epoch is {path})"
         path = f"{out}/some/checkpoint-000002"
     said = (
         "lstm.py: epoch 2, learning rate 0.500: the cost is nan at step 5 of 60; the last "

@@ -587,6 +587,30 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(trained, tmp_path, 
     assert model.description.endswith("checkpoint-000002: 2 x 6 units, epoch 2, not finished")
 
 
+@pytest.mark.parametrize("prompt, said", [
+    ("我们今天学习", "我们今天学习"), ("我们　今天　学习", "我们　今天　学习"), ("学习", "学习"),
+    ("w1 <eos>\n学习", "学习"), ("w1 彼は昨日この本を", "彼は昨日この本を"), ("w1 学习", None),
+    ("unknown", None),
+])
+def test_prompt_without_spaces_is_said(prompt, said, trained, capsys):
+    language_model.main(["next", str(trained), "--prompt", prompt])
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert lines[0].startswith("Not in the vocabulary, read as <unk>: ")
+    assert lines[1:] == ([
+        f"{said} is read as one word; put plain spaces between words, as the corpus has them"
+    ] if said else [])
+
+
+def test_known_word_without_spaces_is_a_word(trained, capsys):
+    found = checkpoint.find(str(trained))
+    words = ["我们今天学习", *found.vocabulary[1:]]
+    with LanguageModel(
+        found.variables_path, words, found.facts["config"], "float32", ""
+    ) as model:
+        language_model.say_unknown(model, "我们今天学习")
+    assert capsys.readouterr().err == ""
+
+
 # The tutorial's checkpoints.
 
 def test_checkpoint_of_the_tutorial(shared, capsys):
@@ -672,7 +696,7 @@ def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
 def without_unk(trained, tmp_path):
     """The model of a tutorial's checkpoint whose corpus has no <unk>, and a row for each word."""
     values = values_of(trained)
-    (tmp_path / "train.txt").write_text("c a b\na b b\nb\n\n")
+    (tmp_path / "train.txt").write_text("c a b \n a b b \n b \n \n")
     for name in "embedding", "softmax_b":
         values[f"Model/{name}"] = values[f"Model/{name}"][:4]
     values["Model/softmax_w"] = values["Model/softmax_w"][:, :4]
@@ -696,13 +720,29 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
         with pytest.raises(UserError, match=f"{message}.*") as error:
             ask()
         assert str(error.value).endswith("which has no <unk> either")
-    (tmp_path / "train.txt").write_text("a b c d e\n")
+    (tmp_path / "train.txt").write_text("a b c d e \n")
     with pytest.raises(UserError, match="has 6 word types, and .* 4: it was trained on another"):
         LanguageModel.load(str(tmp_path), str(tmp_path))
-    (tmp_path / "train.txt").write_text("b a\n")  # There are rows left, so <unk> has one.
+    (tmp_path / "train.txt").write_text("b a \n")  # There are rows left, so <unk> has one.
     assert LanguageModel.load(str(tmp_path), str(tmp_path)).vocabulary == [
         "<eos>", "a", "b", "<unk>"
     ]
+
+
+def test_words_that_the_tutorial_joined_to_line_ends(trained, tmp_path, capsys):
+    """They are words of the model, which has their ids; and it is said that there are such."""
+    write_variables(tmp_path / "model.ckpt-7", values_of(trained))
+    (tmp_path / "train.txt").write_text("the goose sees the fox\na fox sees the goose\n" * 20)
+    with LanguageModel.load(str(tmp_path), str(tmp_path)) as model:
+        assert model.vocabulary == [
+            "the", "sees", "fox", "fox<eos>a", "goose", "goose<eos>the", "goose<eos>", "<unk>"
+        ]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("no space is between them; fox<eos>a is a word of this model.")
+    # These are 21 words to our reader, which would fit the 31 rows of the embedding.
+    (tmp_path / "train.txt").write_text("".join(f" {i} {i}\n" for i in range(20)))
+    with pytest.raises(UserError, match="has 40 word types, .* 31: it was trained on another corp"):
+        LanguageModel.load(str(tmp_path), str(tmp_path))
 
 
 # The words' vectors.

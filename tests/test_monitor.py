@@ -1,10 +1,15 @@
 """What a person sees of a run besides the article's lines."""
 
+import os
+import struct
+import subprocess
+import sys
 import types
 
 import pytest
 
 import models
+from conftest import ROOT
 from ptb import monitor, progress
 from ptb.checkpoint import Position
 
@@ -32,14 +37,22 @@ def watch(epoch_size, epochs, clock, seconds=0.5):
 
 
 @pytest.mark.parametrize("steps, seconds, said", [
-    (100, 0.01, "0 seconds"), (189, 1.0, "89 seconds"), (190, 1.0, "2 minutes"),
-    (1600, 1.0, "25 minutes"), (5500, 1.0, "2 hours"), (36 * 360 + 99, 10.0, "36 hours"),
+    (100, 0.01, "0 seconds"), (101, 1.0, "1 second"), (189, 1.0, "89 seconds"),
+    (190, 1.0, "2 minutes"), (1600, 1.0, "25 minutes"), (5500, 1.0, "2 hours"),
+    (36 * 360 + 99, 10.0, "36 hours"),
     (2260, 100.0, "2.5 days"),
 ])
 def test_forecast_is_said_once_after_a_hundred_steps(steps, seconds, said, clock, capsys):
     """What is left after a hundred steps takes as long as they took, the first ten left out."""
     watch(max(steps, 101), 1, clock, seconds)
     assert capsys.readouterr().out == f"Training will take about {said}.\n"
+
+
+@pytest.mark.parametrize("epoch, step, said", [
+    (1, 0, "1 epoch and 0 steps"), (2, 1, "2 epochs and 1 step"), (0, 1500, "0 epochs and 1,500"),
+])
+def test_how_far_a_run_is(epoch, step, said):
+    assert monitor.done(Position(epoch, step)).startswith(said)
 
 
 def test_a_short_run_has_no_forecast(clock, capsys):
@@ -72,6 +85,27 @@ def test_live_line_is_cut_to_the_terminal(terminal, capsys, monkeypatch):
     with progress.Line() as line:
         line.show("123456789 " * 5)
     assert "\r123456789 123456789\033[K\r" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns, width", [(60, 59), (0, 79)])
+def test_width_is_that_of_the_terminal_where_stdout_is_a_pipe(columns, width):
+    """Of stderr; a terminal that does not know its width has 80 columns."""
+    code = (
+        "import sys; from ptb import progress; progress.PATIENCE = 0\n"
+        "with progress.Line() as line: line.show('x' * 200)"
+    )
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    reader, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal,
+        env=environment,
+    )
+    shown = os.read(reader, 1000)
+    os.close(terminal)
+    os.close(reader)
+    assert process.returncode == 0 and shown.count(b"x") == width
 
 
 def test_nothing_is_shown_in_a_file(clock, capsys):

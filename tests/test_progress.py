@@ -62,3 +62,8 @@ def test_reading_and_evaluating_show_it(terminal, corpus, monkeypatch, capsys):
     with models.built(models.TinyConfig(), [0] * 40) as (session, _, _, model):
         evaluate.text_perplexity(session, model)
     assert "\rEvaluating: 75%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number, said", [(0, "0 words"), (1, "1 word"), (2000, "2,000 words")])
+def test_counted(number, said):
+    assert progress.counted(number, "word") == said

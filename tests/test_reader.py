@@ -1,9 +1,11 @@
 """The reader: text to ids, ids to batches."""
 
+import collections
 import hashlib
 import os
 import re
 import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -66,15 +68,44 @@ def test_pipe_is_refused_as_a_corpus(tmp_path, text_file):
         reader.ptb_raw_data(tmp_path)
 
 
-@pytest.mark.parametrize("encoding", ["GB18030", "UTF-16", "ISO-8859-1"])
-def test_command_that_converts_a_text_is_given(encoding, text_file):
-    text = "caf\xe9\n" if encoding == "ISO-8859-1" else "我 喜欢\n"
+SIMPLIFIED = "我们 今天 学习 自然 语言 处理 。\n他 昨天 在 图书馆 读 这 本 书 ， 然后 喝茶 。\n"
+TRADITIONAL = "我們 今天 學習 自然 語言 處理 。\n他 昨天 在 圖書館 讀 這 本 書 ， 然後 喝茶 。\n"
+JAPANESE = "吾輩 は 猫 で ある 。\n名前 は まだ 無い 。\nコンピューター は 便利 だ 。\n"
+KOREAN = "우리는 오늘 자연어 처리를 공부합니다 .\n그는 어제 도서관에서 이 책을 읽었다 .\n"
+
+
+@pytest.mark.parametrize("text, encoding, guess", [
+    ("我 喜欢\n", "GB18030", "but seems to be GB18030, or else EUC-JP"),
+    (SIMPLIFIED, "GB2312", "but seems to be GB18030"),
+    (SIMPLIFIED.replace(" ", ""), "GBK", "but seems to be GB18030"),
+    (TRADITIONAL, "Big5", "but seems to be Big5"),
+    (TRADITIONAL.replace(" ", ""), "Big5", "but seems to be Big5"),
+    (TRADITIONAL, "GBK", "but seems to be GB18030"),
+    (JAPANESE, "Shift-JIS", "but seems to be Shift-JIS"),
+    (JAPANESE.replace(" ", ""), "Shift-JIS", "but seems to be Shift-JIS"),
+    (JAPANESE, "EUC-JP", "but seems to be EUC-JP"),
+    (KOREAN, "EUC-KR", "but seems to be EUC-KR, or else GB18030"),
+    (SIMPLIFIED, "UTF-16", "but UTF-16"),
+    (SIMPLIFIED, "UTF-16LE", "but seems to be UTF-16LE"),
+    ("一 二\n一 三\n" * 9, "UTF-16BE", "but seems to be UTF-16BE"),
+    ("caf\xe9\n", "ISO-8859-1", "but seems to be WINDOWS-1252, if it is of Western Europe"),
+    ("“Où est l’été ?”\n", "WINDOWS-1252", "but seems to be WINDOWS-1252, if it is of Western Eu"),
+])
+def test_command_that_converts_a_text_is_given(text, encoding, guess, text_file):
+    """The encoding is the one in which the text is plausible, or the likelier one of two."""
     path = text_file(text.encode(encoding))
     with pytest.raises(UserError) as error:
         reader.ptb_raw_data(path.parent)
+    assert f"line 1 is not UTF-8, {guess}" in str(error.value)
     command = re.search(r"convert it first: (iconv .*)", str(error.value))[1]
     subprocess.run(command, shell=True, check=True, cwd=path.parent)
     assert (path.parent / "converted.txt").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("text", ["Сегодня хорошая погода\n".encode("KOI8-R"), b"\xff\xfd\xff\n"])
+def test_encoding_that_is_not_known_is_not_guessed(text, text_file):
+    with pytest.raises(UserError, match="its encoding is not known here .* iconv -f ENCODING -t"):
+        reader.ptb_raw_data(text_file(text).parent)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 1000])
@@ -122,12 +153,28 @@ def test_vocabulary_of_limited_size(text, vocab_size, kept, text_file):
 
 def test_vocabulary_without_unk_names_the_first_word_that_it_has_not(text_file):
     path = text_file("a b\na c a\n")
-    vocabulary = reader._build_vocab(path, add_unk=False)
-    assert list(vocabulary) == ["a", "<eos>", "b", "c"]
+    vocabulary = {"a": 0, "<eos>": 1, "b": 2, "c": 3}
     assert reader._file_to_word_ids(path, vocabulary).tolist() == [0, 2, 1, 0, 3, 0, 1]
     del vocabulary["c"]
     with pytest.raises(UserError, match="train.txt, line 2: 'c' is not in the vocabulary, which "):
         reader._file_to_word_ids(path, vocabulary)
+
+
+@pytest.mark.parametrize("text, words", [
+    (" a b \n a \n", "<eos> a b"),  # as PTB has it
+    ("the goose\n a goose\n goose \n", "goose<eos> <eos> a goose the"),
+    ("the goose\nthe goose", "goose goose<eos>the the"),
+    (" b \n\n b\r\n \r\n", "<eos> b <eos><eos>"),
+    ("a\u3000b\xa0a c <unk>", "a <unk> b c"),
+    ("\ufeffa a \n", "<eos> a \ufeffa"),
+])
+def test_tutorials_vocabulary_is_that_of_its_reader(text, words, text_file):
+    """Where no space is beside a line end, `<eos>` is a part of the word there."""
+    path = text_file(text)
+    found = reader.read_tutorials_vocabulary(path.parent)
+    assert found == words.split(" ")
+    counts = collections.Counter(path.read_bytes().decode().replace("\n", "<eos>").split())
+    assert found == [word for word, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
 
 
 def test_raw_data(text_file):
@@ -244,10 +291,33 @@ def test_words_beyond_the_last_whole_step_are_left_out():
 
 @pytest.mark.parametrize("words", [0, 1, 8])
 def test_too_short_a_text_is_named(words):
+    counted = "1 word" if words == 1 else f"{words} words"
     with tf.Graph().as_default():
         reader.ptb_producer([0] * 9, 3, 2)
-        with pytest.raises(UserError, match=f"TestInput: {words} words are too few .* use 9 or"):
+        with pytest.raises(UserError, match=f"TestInput: {counted}, too few for batch_.* use 9 or"):
             reader.ptb_producer([0] * words, 3, 2, name="TestInput")
+
+
+@pytest.mark.parametrize("text, cause", [
+    ("a b\n" * 2, ""), ("我们 学习\n" * 2, ""), ("abcdefgh\n" * 3, ""),
+    ("我们今天学习自然语言处理。\n" * 3, "train.txt: 6 words, .*; there are no spaces between"),
+    ("学习\n" * 3, "; there are no spaces between the words of it; put them in"),
+])
+def test_file_that_is_too_short_is_named(text, cause, text_file):
+    """And what is not cut into words has too few of them for that reason."""
+    long = "a b\n" * 9
+    for short in "train", "valid":
+        folder = text_file(text if short == "train" else long).parent
+        text_file(text if short == "valid" else long, "ptb.valid.txt")
+        text_file("a b\n", "ptb.test.txt")
+        config = types.SimpleNamespace(batch_size=3, num_steps=2)
+        raw_data = reader.ptb_raw_data(folder)
+        with pytest.raises(UserError, match=f"ptb.{short}.txt: 6 words, too few for .*") as error:
+            reader.refuse_short_texts(folder, raw_data, config)
+        assert re.search(cause.replace("train.txt", f"ptb.{short}.txt"), str(error.value))
+        assert ("no spaces" in str(error.value)) == bool(cause)
+        config.num_steps = 1
+        reader.refuse_short_texts(folder, raw_data, config)
 
 
 def test_corpus_is_not_in_the_graph():
@@ -268,7 +338,7 @@ def how_it_is_read(text_file, train, valid, test, vocab_size=None):
     text_file(test, "ptb.test.txt")
     vocabulary = reader.read_vocabulary(folder, vocab_size)
     raw_data = reader.ptb_raw_data(folder, vocabulary=vocabulary)
-    return reader.how_it_is_read(folder, raw_data, vocabulary)
+    return reader.how_it_is_read(folder, raw_data, vocabulary, vocab_size or len(vocabulary))
 
 
 def test_nothing_is_said_of_a_text_without_unknown_words(text_file):
@@ -289,9 +359,40 @@ def test_texts_that_are_mostly_unknown_get_a_warning(valid, test, many, text_fil
     assert len(said) == (2 if many else 1)
     if many:
         assert said[1] == (
-            f"Warning: over 20% of {many} is <unk>, so the perplexity says little: put spaces "
-            "between words, or raise vocab_size."
+            f"Warning: over 20% of {many} is <unk>, so the perplexity says little: train never has "
+            "these words; train on more text, or on text of this kind."
         )
+
+
+def test_text_that_vocab_size_cuts_gets_a_warning(text_file):
+    said = how_it_is_read(text_file, "a a a b b c c d\n" * 9, "a c d\n", "a a a a\n", vocab_size=3)
+    assert said == [
+        "<unk> is 44.4% of train, 75.0% of valid, 20.0% of test.",
+        "Warning: over 20% of valid is <unk>, so the perplexity says little: vocab_size keeps 3 "
+        "words of train; raise it in configs.py, or set it to None to keep all.",
+    ]
+
+
+def test_small_text_gets_a_warning(text_file):
+    """Its words are separated and nothing is cut: the advice is another one."""
+    _, warning = how_it_is_read(text_file, "a b\n" * 9, "a c d\n", "a e\n", vocab_size=10000)
+    assert "20% of valid and test is <unk>, so the perplexity says little: train never " in warning
+    assert "with vocab_size below 4 the rarest words of train become <unk>; vocab_size " in warning
+    assert warning.endswith("even None is better, as the model then has no more than these.")
+    assert "raise" not in warning and "spaces" not in warning
+
+
+def test_words_that_another_model_does_not_know_get_a_warning(text_file):
+    folder = text_file("a b c d\n" * 9).parent
+    text_file("a c d\n", "ptb.valid.txt")
+    text_file("a a a a a c\n", "ptb.test.txt")
+    vocabulary = ["<eos>", "a", "b", "<unk>"]
+    raw_data = reader.ptb_raw_data(folder, vocabulary=vocabulary)
+    _, warning = reader.how_it_is_read(folder, raw_data, vocabulary, 4, "Out/small")
+    assert warning == (
+        "Warning: over 20% of valid is <unk>, so the perplexity says little: Out/small does not "
+        "know these words; start from a model of texts like these."
+    )
 
 
 @pytest.mark.parametrize("valid, test, untrained", [
@@ -305,13 +406,40 @@ def test_unknown_words_that_train_never_has_get_a_warning(valid, test, untrained
     assert not any("never in train" in line for line in others)  # The advice helps.
 
 
-def test_text_that_is_not_cut_into_words_gets_one_warning(text_file):
-    """Each line of it is one long word, and none comes twice."""
-    lines = [f"我们学习自然语言处理{number}\n" for number in range(30)]
-    said = how_it_is_read(text_file, "".join(lines[:20]), "".join(lines[20:]), lines[0])
-    assert said[0] == "<unk> is 0.0% of train, 50.0% of valid, 0.0% of test."
-    assert len(said) == 2
-    assert "over 20% of valid" in said[1] and "<unk> is in valid but never in train" in said[1]
+@pytest.mark.parametrize("line", [
+    "我们学习自然语言处理", "彼は昨日この本を読みました", "床前明月光", "喝茶", "　　我们今天",
+    "他说： 我们今天学习语言。",
+])
+def test_text_that_is_not_cut_into_words_gets_one_warning(line, text_file):
+    """In most lines; a heading, or a long name, is nothing."""
+    lines = [f"{line}{number}\n" for number in range(30)]
+    train, valid = "".join(lines[:20]), "".join(lines[20:])
+    said = [line for line in how_it_is_read(text_file, train, valid, "a b\n") if "Warn" in line]
+    folder = text_file(train).parent
+    assert said == [
+        f"Warning: there are no spaces between the words of {folder}/ptb.train.txt, "
+        f"{folder}/ptb.valid.txt; put them in, as a segmenter does."
+    ]
+    # Here spaces stand between phrases.
+    phrases = "わたしは きょう がっこうへ いきました。\n" * 9
+    assert how_it_is_read(text_file, phrases, phrases, phrases) == []
+    rest = "我们 今天 学习 中华人民共和国 的 历史 。\n" * 3 + "我 们 喝 茶\n" + "目录\nword a\n"
+    said = how_it_is_read(text_file, rest, rest, rest)
+    assert not any("spaces" in line for line in said)
+
+
+@pytest.mark.parametrize("text, signs, share", [
+    ("　　 我们 学习\n", "U+3000", "25.0%"), ("　我们 学习\n", "U+3000", "33.3%"),
+    ("\xa0 \u200b a\n", "U+00A0, U+200B", "50.0%"),
+])
+def test_white_space_that_is_a_word_gets_one_line(text, signs, share, text_file):
+    """It is frequent and easy to predict."""
+    (said,) = how_it_is_read(text_file, text * 9, text, text)
+    assert said == (
+        f"White space that separates nothing ({signs}) is, or is in, {share} of the words of train,"
+        " and the perplexity looks better for it; put plain spaces in its place."
+    )
+    assert how_it_is_read(text_file, "10\xa0km\n" * 9, "10\xa0km\n", "10\xa0km\n") == []
 
 
 @pytest.mark.parametrize("text, marks", [
@@ -333,7 +461,7 @@ def test_written_line_ends_get_one_line(text_file):
         "leave it out of the texts."
     ]
     said, = how_it_is_read(text_file, "<s> a <eos>\n", "a\n", "a\n")
-    assert "<s>. Only" in said and "end of 1 lines" in said
+    assert "<s>. Only" in said and "end of 1 line is read" in said
 
 
 # Lines.

@@ -15,6 +15,7 @@ import models
 from conftest import ROOT, train
 from ptb import command_line
 from ptb.errors import UserError
+from ptb.language_model import LanguageModel
 from ptb.quiet import tf
 from test_resume import CODE, perplexities
 
@@ -71,7 +72,7 @@ def test_smoke_run_says_what_it_runs(smoke, corpus):
 def test_smoke_run_prints_the_articles_lines(smoke):
     process, out = smoke
     assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()[4:]
+    *lines, last = process.stdout.splitlines()[4:]
     number = r"\d+\.\d{3}"
     assert lines[0] == "Epoch: 1 Learning rate: 1.000"
     assert 10 <= len(lines[1:-4]) <= 12
@@ -81,6 +82,8 @@ def test_smoke_run_prints_the_articles_lines(smoke):
     assert re.fullmatch(rf"Epoch: 1 Valid Perplexity: {number}", lines[-3])
     assert re.fullmatch(rf"Test Perplexity: {number}", lines[-2])
     assert lines[-1] == f"Saving model to {out}/tst/checkpoint-000002/model.ckpt."
+    command = f"python -m ptb.language_model generate {out}/tst --prompt '<eos>'"
+    assert last == f"To let the model write: {command}"
 
 
 def test_smoke_run_learns(smoke):
@@ -165,6 +168,19 @@ def test_without_a_corpus_or_a_connection_it_trains_on_the_sample(
     assert lines[at + 1] == "(on the sample corpus: compares with nothing published)"
     assert os.listdir(tmp_path) == ["Out"] and os.listdir("Out") == ["quick-sample"]
     assert models.last_model("Out/quick-sample")
+    # From now on that is the run, for which nothing is tried again.
+    downloads = []
+    monkeypatch.setattr(lstm.dataset, "download", downloads.append)
+    again = script("--config", "quick").stdout
+    assert again.startswith("Going on with the run on the sample corpus, whose perplexities")
+    assert "The run in ./Out/quick-sample is finished:" in again and downloads == []
+    last = again.splitlines()[-1]
+    assert last.startswith(f"To let the model write in {ROOT}: python -m ptb.language_model gen")
+    assert last.endswith(f"ate {tmp_path}/Out/quick-sample --prompt '<eos>'")
+    with pytest.raises(UserError, match="; there is Out/quick-sample$"):
+        LanguageModel.load("Out/quick")
+    assert "PTB could not be downloaded" in script("--config", "quick", "--restart").stdout
+    assert len(downloads) == 1
 
 
 def test_help(script, tmp_path, monkeypatch):
@@ -197,14 +213,14 @@ def test_corpus_too_short_gets_one_line(script, corpus, tmp_path):
         (tmp_path / f"ptb.{part}.txt").write_bytes((corpus / f"ptb.{part}.txt").read_bytes())
     (tmp_path / "ptb.valid.txt").write_text("too short\n")
     process = script("--config", "tst", "--data_path", tmp_path, "--save_path", tmp_path)
-    assert_refused(process, "ValidInput: 3 words are too few for batch_size 20 and num_steps 2")
+    assert_refused(process, "ptb.valid.txt: 3 words, too few for batch_size 20 and num_steps 2")
 
 
 @pytest.mark.parametrize("old, new, message", [
     ("keep_prob = 0.35", "keep_prob = 3.5", "LargeConfig.keep_prob is 3.5; a probability is at mo"),
     ("keep_prob = 0.35", "keep_prob = 0,35", r"LargeConfig.keep_prob is \(0, 35\), not a number"),
-    ("keep_prob = 0.35", "keep_prob = 0.3.5", r"lstm.py: edited.py, line \d\d: SyntaxError: .*; m"),
-    ("keep_prob = 0.35", "keep_prob = half", r"edited.py, line \d\d: NameError: .*'half'.*; mend"),
+    ("keep_prob = 0.35", "keep_prob = 0.3.5", r"lstm.py: edited.py, line \d\d: SyntaxError: .*; f"),
+    ("keep_prob = 0.35", "keep_prob = half", r"edited.py, line \d\d: NameError: .*'half'.*; fix"),
     ("class LargeConfig", "class HugeConfig", "--config large: unknown; edited.py has small, med"),
 ])
 def test_mistakes_in_configs_get_one_line(old, new, message, tmp_path, monkeypatch, capsys):
@@ -228,7 +244,7 @@ def test_mistake_in_configs_ends_the_script(corpus, tmp_path):
     shutil.copy(ROOT / "lstm.py", tmp_path)
     os.symlink(ROOT / "ptb", tmp_path / "ptb")
     args = "--config", "wide", "--data_path", corpus, "--save_path", tmp_path / "out"
-    assert_refused(run(*args, project=tmp_path), "configs.py, line 1: SyntaxError: .*; mend the f")
+    assert_refused(run(*args, project=tmp_path), "configs.py, line 1: SyntaxError: .*; fix the f")
     assert not (tmp_path / "out").exists()
 
 
