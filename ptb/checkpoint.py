@@ -17,6 +17,7 @@ differ by version and mode; they are found and restored as well.
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import itertools
 import json
@@ -28,12 +29,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ptb import files, reader
-from ptb.errors import UserError
+from ptb.errors import UserError, memory_needed
 from ptb.history import EpochResult, best_epoch
 from ptb.quiet import tf
 from ptb.rnn import LSTMStateTuple, state_type
 
 PREFIX = "checkpoint-"
+TRIES = 100  # how often a reader looks again where a run has just removed what it was to read
 KEPT = 2  # number of newest checkpoints that stay in a run's folder, besides the best epoch's
 VARIABLES = "model.ckpt"
 STATE = "state.npz"
@@ -42,7 +44,8 @@ RECORD = "run.json"
 SUMS = "SHA256SUMS"
 # What Python and NumPy raise for a file that is missing or not what it should be.
 UNREADABLE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile,
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError,
+    BadZipFile,
 )
 CELL = "Model/RNN/multi_rnn_cell/cell_{}/"
 OUR_NAMES = ("basic_lstm_cell/kernel", "basic_lstm_cell/bias")  # of the variables of a layer
@@ -145,6 +148,8 @@ class Damaged(Exception):
 def save(folder, facts, position, vocabulary, save_variables):
     """Writes the next checkpoint of a run's folder and returns its path.
 
+    It counts as written, and has its name, only when it has been read back.
+
     Args:
       folder: the run's folder.
       facts, position, vocabulary: see Checkpoint.
@@ -161,6 +166,10 @@ def save(folder, facts, position, vocabulary, save_variables):
         os.mkdir(unfinished)
         save_variables(os.path.join(unfinished, VARIABLES))
         write(unfinished, facts, position, vocabulary)
+        try:
+            read(unfinished)
+        except Damaged as error:
+            raise OSError(errno.EIO, f"what was written cannot be read back: {error}") from error
     return path
 
 
@@ -229,7 +238,7 @@ def _first_whole(folder, numbers):
       folder: the run's folder.
       numbers: a function that returns the numbers of the checkpoints to look at, in order.
     """
-    while True:
+    for _ in tries(folder):
         damaged = {}
         try:
             for number in numbers():
@@ -250,6 +259,15 @@ def _first_whole(folder, numbers):
         for message in damaged.values():
             files.warn_once(message, message)
         return found, {*damaged}
+
+
+def tries(folder):
+    """Yields TRIES times; then it is a UserError that a run removes all before it can be read."""
+    yield from range(TRIES)
+    raise UserError(
+        f"{folder}: the run there saves so often that each checkpoint was gone before it could be "
+        "read; ask again when it is finished, or let it save less often, with --save_minutes"
+    )
 
 
 def find(path, best=False):
@@ -275,7 +293,7 @@ def find(path, best=False):
             raise UserError(f"{folder} is damaged: {error}; name the run's folder") from error
     if not os.path.isdir(path):
         return None
-    while True:
+    for _ in tries(path):
         last, damaged = newest(path)
         if damaged and not last:
             raise UserError(f"{path}: no checkpoint there is whole")
@@ -358,7 +376,7 @@ def read_source(path, data_path):
     Raises:
       UserError: there is none, it is damaged, or it has weights that are not finite.
     """
-    while True:
+    for _ in tries(path):
         found = find(path)
         if found is None:
             found = find_tutorial(path)
@@ -375,17 +393,8 @@ def read_source(path, data_path):
 
 
 def _source(path, vocabulary, sizes, names):
-    """Returns the Source with the variables at a path; see Source and restore."""
-    num_layers, size, vocab_size = sizes
-    kernel, bias = OUR_NAMES
-    shapes = {
-        "Model/embedding": [vocab_size, size],
-        **{CELL.format(layer) + kernel: [2 * size, 4 * size] for layer in range(num_layers)},
-        **{CELL.format(layer) + bias: [4 * size] for layer in range(num_layers)},
-        "Model/softmax_w": [size, vocab_size],
-        "Model/softmax_b": [vocab_size],
-    }
-    values = _fitting(path, shapes, names)
+    """Returns the Source with the weights at a path; see Source and read_weights."""
+    values = read_weights(path, sizes, names)
     if not are_finite(values):
         raise UserError(
             f"{path} has weights that are not finite: its training diverged; name an earlier "
@@ -396,6 +405,29 @@ def _source(path, vocabulary, sizes, names):
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
     return Source(vocabulary, path, checksum, dict(zip(SIZES, sizes)), values)
+
+
+def read_weights(path, sizes, names):
+    """Returns a model's weights at a path, {name of a variable: array}.
+
+    Args:
+      path: where they are, as a `tf.train.Saver` takes it.
+      sizes: the model's SIZES.
+      names: {name of a variable: its name in the file}, where the two differ.
+
+    Raises:
+      UserError: they are not there, have another shape, or cannot be read.
+    """
+    num_layers, size, vocab_size = sizes
+    kernel, bias = OUR_NAMES
+    shapes = {
+        "Model/embedding": [vocab_size, size],
+        **{CELL.format(layer) + kernel: [2 * size, 4 * size] for layer in range(num_layers)},
+        **{CELL.format(layer) + bias: [4 * size] for layer in range(num_layers)},
+        "Model/softmax_w": [size, vocab_size],
+        "Model/softmax_b": [vocab_size],
+    }
+    return _fitting(path, shapes, names)
 
 
 def newest_finite(folder):
@@ -428,6 +460,8 @@ def read_variables(path):
             found = tf.train.load_checkpoint(os.path.join(plain, name))
             return {name: found.get_tensor(name) for name in found.get_variable_to_shape_map()}
     except (tf.errors.OpError, ValueError) as error:
+        if memory_needed(error):
+            raise
         raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
 
 
@@ -437,31 +471,29 @@ def assign(session, variable, value):
     session.run(initializer, {initializer.inputs[1]: value})
 
 
-def restore(session, path, variables, names=None):
+def restore(session, path, variables):
     """Loads variables into the session, whose graph may be finished.
 
     Args:
       session: the session.
       path: where they are, as a `tf.train.Saver` takes it.
       variables: the variables.
-      names: {name of a variable: its name in the file}, where the two differ.
 
     Raises:
       UserError: they are not there, have another shape, or cannot be read.
     """
     shapes = {variable.op.name: variable.shape.as_list() for variable in variables}
-    values = _fitting(path, shapes, names or {})
+    values = _fitting(path, shapes, {})
     for variable in variables:
         assign(session, variable, values[variable.op.name])
 
 
 def _fitting(path, shapes, names):
-    """Returns {name: array} of the variables of a model; see restore.
+    """Returns {name: array} of the variables of a model; see read_weights.
 
     Args:
-      path: where they are, as a `tf.train.Saver` takes it.
+      path, names: see read_weights.
       shapes: {name: shape, a list}.
-      names: {name: its name in the file}, where the two differ.
     """
     found = read_variables(path)
     values = {name: found.get(names.get(name, name)) for name in shapes}
@@ -484,7 +516,8 @@ def write(path, facts, position, vocabulary):
     with open(os.path.join(path, VOCABULARY), "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{word}\n" for word in vocabulary)
     with open(os.path.join(path, RECORD), "w", encoding="utf-8") as file:
-        json.dump({"facts": facts, "position": fields}, file, indent=1)
+        record = {"facts": facts, "position": fields}
+        json.dump(record, file, indent=1, default=lambda number: number.item())  # It is of NumPy.
     sums = {name: files.sha256_of(os.path.join(path, name)) for name in sorted(os.listdir(path))}
     with open(os.path.join(path, SUMS), "w", encoding="utf-8", newline="\n") as file:
         file.writelines(_lines(sums))
@@ -496,6 +529,7 @@ def read(path):
     Raises:
       Damaged: a file that was written is missing or changed, or has not what it should.
       PermissionError: a file may not be read.
+      UserError: a newer version of the project wrote it.
     """
     name = SUMS
     try:
@@ -520,7 +554,7 @@ def read(path):
         name = STATE
         state = _state(os.path.join(path, STATE), facts)
         return Checkpoint(path, facts, dataclasses.replace(position, state=state), vocabulary)
-    except PermissionError:
+    except (PermissionError, UserError):
         raise  # Nothing is damaged.
     except UNREADABLE as error:
         raise Damaged(f"{name} cannot be read") from error
@@ -529,11 +563,24 @@ def read(path):
 def _read_record(path):
     """Returns (facts, Position without the state) of a checkpoint's run.json.
 
-    Raises one of UNREADABLE where it is not there or not what it should be.
+    Raises UserError where a newer version of the project wrote it, and one of UNREADABLE where it
+    is not there or not what it should be.
     """
     with open(os.path.join(path, RECORD), encoding="utf-8") as file:
         record = json.load(file)
-    return _checked(record["facts"], dict), _position(record["position"])
+    facts, fields = _checked(record["facts"], dict), _checked(record["position"], dict)
+    known = {field.name for field in dataclasses.fields(Position)}
+    unknown = sorted({*record, *fields} - {"facts", "position", *known})
+    unknown += [
+        f"column {len(result)} of the history" for result in _checked(fields["history"], list)
+        if len(_checked(result, list)) > len(EpochResult._fields)
+    ]
+    if unknown:
+        raise UserError(
+            f"{path} was written by a newer version of this project, and this one does not know "
+            f"what {unknown[0]} in its {RECORD} is; use the newer one"
+        )
+    return facts, _position(fields)
 
 
 def _positions(folder, damaged):
@@ -594,22 +641,26 @@ def _state(path, facts):
 
 def _position(fields):
     """Returns the Position of the fields in run.json; ValueError or TypeError where it is none."""
-    history = [EpochResult(*_checked(result, list)) for result in fields["history"]]
-    position = Position(**{**fields, "history": tuple(history)})
+    history = tuple(EpochResult(*map(_number, result)) for result in fields["history"])
+    position = Position(**{**fields, "history": history})
     for number in position.epoch, position.step:
         if _checked(number, int) < 0:
             raise ValueError
-    _checked(position.costs, float)
-    _checked(position.seconds, float)
     _checked(position.state, type(None))  # It is in a file of its own.
     if len(history) != position.epoch:
         raise ValueError
-    for number in itertools.chain(*history):
-        _checked(number, float)
-    for number in position.test, position.best_test:
-        if number is not None:
-            _checked(number, float)
-    return position
+    test, best_test = (
+        None if test is None else _number(test) for test in (position.test, position.best_test)
+    )
+    return dataclasses.replace(
+        position, costs=_number(position.costs), seconds=_number(position.seconds), test=test,
+        best_test=best_test,
+    )
+
+
+def _number(value):
+    """Returns a number of a JSON file, whole or not, as a float; TypeError where it is none."""
+    return float(value if type(value) is float else _checked(value, int))
 
 
 def _checked(value, kind):

@@ -491,9 +491,10 @@ def joining(tf_config, patience):
     if not patience < math.inf:
         raise UserError(f"--wait_minutes is {patience / 60}; it must be a finite number")
     worker = _here.worker = Member(addresses, index, patience)
+    port = _host_and_port(addresses[index])[1]
     print(
-        f"Worker {index} of {worker.number}. Its port {_host_and_port(addresses[index])[1]} is open "
-        "to every network of this machine, and whoever reaches it can run anything here."
+        f"Worker {index} of {worker.number}. Its port {port} is open to every network of this "
+        "machine, and whoever reaches it can run anything here."
     )
     try:
         yield

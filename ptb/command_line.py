@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import decimal
 import errno
 import functools
 import importlib.util
@@ -14,7 +15,9 @@ import traceback
 from absl import flags  # They are those of tf.app.flags.
 
 from ptb import files
-from ptb.errors import Stopped, UserError
+from ptb.errors import (
+    DISK_FULL, READER_GONE, Output, Stopped, UserError, memory_needed, silence,
+)
 
 FLAGS = flags.FLAGS
 WHOLE = {  # the fields of a configuration that are whole numbers, with the smallest value of each
@@ -211,32 +214,39 @@ class Parser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def errors_in_one_line(script):
-    """Within it, what the user can mend or has asked for ends the program in a line on stderr.
+    """Within it, what the user can fix or has asked for ends the program in a line on stderr.
 
-    The exit status is 2 for a UserError, or output to a full disk; 128 and the signal's number
-    where a signal stopped it, which is 130 for Ctrl-C; 141 without a line where the reader of its
-    output has gone. Other exceptions keep their traceback.
+    The exit status is 2 for a UserError, output to a full disk, or too little memory; 128 and the
+    signal's number where a signal stopped it, which is 130 for Ctrl-C; 141 without a line where the
+    reader of its output has gone. Other exceptions keep their traceback. Where stderr cannot be
+    written to, the program goes on without it.
     """
     script = os.path.basename(script)
-    try:
-        yield
-        sys.stdout.flush()
-    except UserError as error:
-        sys.exit(_failed(script, error))
-    except Stopped as stopped:
-        print(f"{script}: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signum)
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
-            raise
-        # Python flushes stdout once more when it exits, which must not fail as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:  # Whoever read the output has gone, as `| head` does.
-            sys.exit(141)
-        sys.exit(_failed(script, "the output cannot be written: no space left on the disk"))
+    with contextlib.redirect_stderr(Output(sys.stderr)):
+        try:
+            yield
+            sys.stdout.flush()
+        except UserError as error:
+            sys.exit(_failed(script, error))
+        except Stopped as stopped:
+            print(f"{script}: {stopped}", file=sys.stderr)
+            sys.exit(128 + stopped.signum)
+        except KeyboardInterrupt:
+            print(f"{script}: interrupted", file=sys.stderr)
+            sys.exit(130)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, *DISK_FULL):
+                raise
+            silence(sys.stdout)
+            if error.errno == errno.EPIPE:  # Whoever read the output has gone, as `| head` does.
+                sys.exit(128 + READER_GONE)
+            sys.exit(_failed(script, f"the output cannot be written ({error.strerror})"))
+        except Exception as error:
+            needed = memory_needed(error)
+            if needed is None:
+                raise
+            message = f"out of memory ({needed}); end other programs, or use a larger machine"
+            sys.exit(_failed(script, message))
 
 
 def import_edited(name):
@@ -330,7 +340,10 @@ def _refuse_annotations(config_class, file):
 
 
 def check_config(config):
-    """Raises UserError where a field is missing, unknown or impossible."""
+    """Makes every number of a configuration a plain int or float, whatever Python calls a number.
+
+    Raises UserError where a field is missing, unknown or impossible.
+    """
 
     def fail(field, problem):
         raise UserError(f"{type(config).__name__}.{field} {problem}; mend it in configs.py")
@@ -350,19 +363,24 @@ def check_config(config):
                 fail(field, f"is {_shown(value)}; the smallest possible is {WHOLE[field]}")
             if value > LARGEST:
                 fail(field, f"is {_shown(value)}; the largest possible is {LARGEST}")
+            number = int(value)
         elif field in POSITIVE:
-            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            if not isinstance(value, (numbers.Real, decimal.Decimal)) or isinstance(value, bool):
                 fail(field, f"is {value!r}, not a number")
             try:
                 number = float(value)
             except OverflowError:
                 number = math.inf
+            except ValueError:  # Of a Decimal that is a signaling NaN.
+                number = math.nan
             if not 0 < number < math.inf:
                 fail(field, f"is {_shown(value)}, not a finite number above 0")
-            if field == "keep_prob" and value > 1:
+            if field == "keep_prob" and number > 1:
                 fail(field, f"is {value!r}; a probability is at most 1")
         else:
             fail(field, "is not a field of a configuration")
+        if type(value) is not type(number):  # TensorFlow and JSON take no others.
+            setattr(config, field, number)
 
 
 def _shown(value):

@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -174,6 +175,14 @@ def reason_of(error):
     return max(known, key=len, default=first_line)
 
 
+def memory_size():
+    """Returns the bytes of memory of this machine; where the system does not say, its addresses."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
 def has_bfloat16_products():
     """Returns whether the processor multiplies bfloat16 numbers; None where Linux does not say."""
     try:
@@ -272,7 +281,7 @@ def lock(folder):
     """
     path = os.path.join(folder, "lock")
     try:
-        with open(path, "w") as file:
+        with open(path, "a+", encoding="utf-8") as file:  # What another process wrote there stays.
             _lock_file(file, folder)
             yield
     except OSError as error:
@@ -284,16 +293,20 @@ def lock(folder):
 
 
 def _lock_file(file, folder):
-    """Locks an open file for as long as it is open."""
+    """Locks an open file for as long as it is open, and writes into it which process has it."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_there(file):  # set_aside has just renamed the folder.
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         else:
+            file.seek(0)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     except OSError as error:
         if error.errno in LOCKED:
             raise UserError(
-                f"{folder}: another process is training there; wait, or use another --save_path"
+                f"{folder}: another process is training there{_holder(file)}; wait, or use another "
+                "--save_path"
             ) from error
         if error.errno not in NO_LOCKS:
             raise OSError(error.errno, error.strerror, file.name) from error
@@ -301,6 +314,27 @@ def _lock_file(file, folder):
             "locks",
             f"{folder}: this disk cannot lock ({error.strerror}); start no second run there."
         )
+    with contextlib.suppress(OSError):  # The disk may be full.
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _is_there(file):
+    """Returns whether an open file is still the one that its path leads to."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(file):
+    """Returns " (process 123 on node7)", as the file of a lock has it; "" where it has nothing."""
+    try:
+        file.seek(0)
+        text = file.read().strip()
+    except (OSError, ValueError):  # Windows lets nobody else read a byte that is locked.
+        return ""
+    return text and f" ({text})"
 
 
 def is_within(path, folder):
@@ -321,15 +355,17 @@ def set_aside(folder):
     if not os.path.exists(folder):
         return
     target = os.path.realpath(folder) if os.path.islink(folder) else folder
-    with lock(target):
-        pass  # Nobody trains there.
     number = 1
     while os.path.lexists(f"{target}-old-{number}"):
         number += 1
-    try:
-        os.rename(target, f"{target}-old-{number}")
-        if os.path.islink(folder):
-            os.mkdir(target)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be moved aside: {error.strerror}") from error
+    with contextlib.ExitStack() as locked:
+        locked.enter_context(lock(target))  # Nobody trains there.
+        if os.name == "nt":
+            locked.close()  # Windows renames no folder with an open file in it.
+        try:
+            os.rename(target, f"{target}-old-{number}")
+            if os.path.islink(folder):
+                os.mkdir(target)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be moved aside: {error.strerror}") from error
     print(f"The run in {folder} is now in {target}-old-{number}.")

@@ -78,7 +78,7 @@ class LanguageModel:
           UserError: there is no trained model, or not the corpus that goes with it.
         """
         folder = files.local_path(folder)
-        while True:
+        for _ in checkpoint.tries(folder):
             found = checkpoint.find(folder, best)
             if found is None:
                 if best:
@@ -119,6 +119,9 @@ class LanguageModel:
         )
 
     def __init__(self, variables_path, vocabulary, config, number_type, description, names=None):
+        # They are read first: a run that is training soon removes its checkpoint.
+        sizes = [config[name] for name in checkpoint.SIZES]
+        values = checkpoint.read_weights(variables_path, sizes, names or {})
         self.vocabulary = vocabulary
         self.description = description
         self._ids = {word: i for i, word in enumerate(vocabulary)}
@@ -135,11 +138,8 @@ class LanguageModel:
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
             self._session = tf.Session(config=session_config())
-            try:
-                checkpoint.restore(self._session, variables_path, variables, names)
-            except UserError:
-                self.close()
-                raise
+            for name, variable in self._variables.items():
+                checkpoint.assign(self._session, variable, values[name])
 
     def __enter__(self):
         return self

@@ -53,21 +53,26 @@ def print_start(
         print(note)
     if flags.use_bf16 and devices == ["CPU"] and files.has_bfloat16_products() is False:
         print("This processor has no bfloat16 products: float32 is faster here than --use_bf16.")
-    if position.epoch or position.step:
+    if position.epoch >= config.max_max_epoch:
+        print(f"{_nothing_left(position, config.max_max_epoch)} Now comes the test.")
+    elif position.epoch or position.step:
         print(f"Going on after {done(position)}.")
     elif source.path:
         print(f"Starting from the weights and the vocabulary of {source.path}.")
 
 
-def print_results(folder, position, best_path):
+def print_results(folder, position, max_max_epoch, best_path):
     """Prints the results of a finished run, and how to go on.
 
     Args:
       folder: the run's folder.
       position: the checkpoint.Position at its end.
+      max_max_epoch: that of the configuration, which may be lower than the epochs that are done.
       best_path: see print_best.
     """
     last = position.history[-1]
+    if max_max_epoch < position.epoch:
+        print(_nothing_left(position, max_max_epoch))
     print(
         f"The run in {folder} is finished:\n"
         f"Epoch: {position.epoch} Train Perplexity: {last.train_perplexity:.3f}\n"
@@ -92,6 +97,10 @@ def print_next(folder):
 def done(position):
     """Returns in words how far a checkpoint.Position is."""
     return f"{counted(position.epoch, 'epoch')} and {counted(position.step, 'step')}"
+
+
+def _nothing_left(position, max_max_epoch):
+    return f"Nothing is left to train: epochs done {position.epoch}, max_max_epoch {max_max_epoch}."
 
 
 def print_best(position, path):

@@ -24,8 +24,8 @@ import numpy as np
 from ptb import checkpoint, cluster, dataset, files, history, monitor, reader
 from ptb.checkpoint import Position
 from ptb.command_line import POSITIVE, WHOLE, command_of
-from ptb.errors import STOP_SIGNALS, Stopped, UserError
-from ptb.evaluate import text_perplexity
+from ptb.errors import READER_GONE, STOP_SIGNALS, Output, UserError, memory_needed, stopped
+from ptb.evaluate import perplexity, text_perplexity
 from ptb.progress import Line
 from ptb.quiet import tf
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
@@ -155,6 +155,13 @@ def open_run(flags, config, corpus, raw_data, source):
         raise UserError("--save_minutes is nan; it must be a number")
     if flags.use_bf16 and flags.use_fp16:
         raise UserError("--use_bf16 and --use_fp16 exclude each other; leave one of them out")
+    needed, there = 4 * _num_weights(config), files.memory_size()
+    if needed > there:
+        raise UserError(
+            f"the weights of {type(config).__name__} need {_shown_bytes(needed)} of memory, and "
+            f"this machine has {_shown_bytes(there)}; lower hidden_size, num_layers or vocab_size "
+            "in configs.py"
+        )
     worker = cluster.this_worker()
     facts = facts_of(config, corpus.folder, raw_data, flags, source)
     worker.compare(_flat({**facts, "corpus": {}}))  # The word ids decide.
@@ -182,7 +189,12 @@ def open_run(flags, config, corpus, raw_data, source):
             this_run = Run(folder, found, set(), facts, flags, config, corpus, raw_data, source)
         with line.below_output():
             line.show("Building the model", at_once=True)
-            yield this_run
+            try:
+                yield this_run
+            except Exception as error:
+                if memory_needed(error) is None:
+                    raise
+                raise this_run.out_of_memory(error) from error
 
 
 def _as_json(position):
@@ -269,7 +281,7 @@ class Run:
         """Prints the results of a finished run; history.csv is there afterwards if it was lost."""
         self.save_history(self.position.history)
         best_path = self._worker.first_says(lambda: self.best_path(self.position.history))
-        monitor.print_results(self.folder, self.position, best_path)
+        monitor.print_results(self.folder, self.position, self.max_max_epoch, best_path)
 
     def best_path(self, results):
         """Returns the checkpoint of the best of the epochs done, or None; see of_best_epoch."""
@@ -311,7 +323,7 @@ class Run:
                 "Valid Perplexity": epochs,
             })
         display = monitor.Monitor(self._config, train_size)
-        with events, display, StopRequest() as stop_request:
+        with StopRequest() as stop_request, events, display:
             monitor.print_start(
                 self._flags, self._config, self._corpus, self._raw_data, session, self.folder,
                 self.position, self._source,
@@ -331,6 +343,9 @@ class Run:
                     f"epoch {epoch}, learning rate {session.run(model.lr):.3f}: {error}; "
                     + self._worker.first_says(self._way_on)
                 ) from error
+            if stop_request.failure:
+                message = f"the run in {self.folder} is finished"
+                raise stopped(stop_request.signum, stop_request.failure, message)
             if training.position.test is not None:
                 monitor.print_next(self.folder)
 
@@ -404,9 +419,30 @@ class Run:
                 )
             raise UserError(f"cannot save in {self.folder}: {reason}; {what_stays}") from error
 
-    def stopped(self, signum, path):
-        """Returns the Stopped to raise for a signal, when the run is saved in a checkpoint."""
-        return Stopped(signum, f"stopped; {self._same_command} goes on from {path}")
+    def stopped(self, signum, path, failure):
+        """Returns what to raise for a request to stop, when the run is saved in a checkpoint.
+
+        Args:
+          signum, failure: see errors.stopped.
+          path: that of the checkpoint.
+        """
+        return stopped(signum, failure, f"stopped; {self._same_command} goes on from {path}")
+
+    def out_of_memory(self, error):
+        """Returns the UserError for an error that memory_needed knows."""
+        config = self._config
+        if self.checkpoint_path:
+            way_on = (
+                f"end other programs; {self._same_command} goes on from {self.checkpoint_path}"
+            )
+        else:
+            way_on = (
+                f"the weights of {type(config).__name__} need "
+                f"{_shown_bytes(4 * _num_weights(config))}, and as much again for their gradients: "
+                "lower hidden_size, num_layers or vocab_size in configs.py; or batch_size or "
+                "num_steps, which decide what a step needs besides"
+            )
+        return UserError(f"out of memory ({memory_needed(error)}); {way_on}")
 
 
 class Training:
@@ -452,6 +488,7 @@ class Training:
         self.position = dataclasses.replace(
             now, epoch=self.position.epoch, history=self.position.history
         )
+        self._check_perplexity("train", now)
         if now.step % max(self._input.epoch_size // LOSSES_AN_EPOCH, 1) == 0:
             with self._run.saving():
                 self._events.add(self._steps_done(), {"Training Loss": cost})
@@ -459,15 +496,23 @@ class Training:
         self._save_when_due()
 
     def _validated(self, _, now):
+        self._check_perplexity("valid", now)
         self._valid_seconds = now.seconds
         self._display.valid_step(self.position, now.step / self._valid_input.epoch_size)
         self._save_when_due()
+
+    def _check_perplexity(self, what, now):
+        """Raises FloatingPointError where the perplexity so far is too large for a float."""
+        if perplexity(now.costs, now.step * self._input.num_steps) == math.inf:
+            raise FloatingPointError(f"the {what} perplexity is infinite at step {now.step}")
 
     def _after_best_test_step(self):
         # Nothing is saved here, as the session has the variables of the best epoch.
         signum, _ = cluster.this_worker().agree(self._stop_request.signum, is_due=False)
         if signum:
-            raise self._run.stopped(signum, self._run.checkpoint_path)
+            raise self._run.stopped(
+                signum, self._run.checkpoint_path, self._stop_request.failure
+            )
 
     def end_epoch(self, learning_rate, train_perplexity, valid_perplexity):
         """Remembers an epoch, moves on to the start of the next one, and saves."""
@@ -527,11 +572,12 @@ class Training:
         return self.position.epoch * self._input.epoch_size + self.position.step
 
     def _save_when_due(self):
-        """Saves when it is time to; saves and raises Stopped when the user asked to stop."""
+        """Saves when it is time to; saves and raises errors.stopped when that was asked for."""
         is_due = time.perf_counter() - self._saved_at >= self._run.save_seconds
         signum, is_due = cluster.this_worker().agree(self._stop_request.signum, is_due)
         if signum:
-            raise self._run.stopped(signum, self._save(self.position))
+            path = self._save(self.position)
+            raise self._run.stopped(signum, path, self._stop_request.failure)
         if is_due:
             self._save(self.position)
 
@@ -565,14 +611,15 @@ class Follower:
     Args:
       tell: a function to call after each step, with the step's cost and a Position: that of the
         pass alone, without the epochs before it.
-      start: a Position, how much of the pass is done.
+      start: a Position, how much of the pass is done; None is nothing.
 
     Attributes:
       step, costs, seconds, state: the number of steps that are done at the start, the sum of their
         costs, their duration, and the state after them; None is the zero state.
     """
 
-    def __init__(self, tell=lambda cost, now: None, start=Position()):
+    def __init__(self, tell=lambda cost, now: None, start=None):
+        start = start or Position()
         self.step = start.step
         self.costs = start.costs
         self.seconds = start.seconds
@@ -585,7 +632,7 @@ class Follower:
 
         Raises:
           UserError: a checkpoint is due and cannot be written.
-          Stopped: the user asked to stop, and the run is saved.
+          Stopped: somebody asked to stop, and the run is saved; see errors.stopped.
         """
         seconds = time.perf_counter() - self._start_time
         self._tell(cost, Position(step=step, costs=costs, seconds=seconds, state=state))
@@ -596,12 +643,18 @@ class StopRequest:
 
     These are Ctrl-C, the end of a terminal, and what batch systems send before they end a job. A
     signal that is ignored stays ignored, as under `nohup`. After the first request a second Ctrl-C
-    ends the process at once. Outside the main thread Python has no signals, and nothing is kept.
+    ends the process at once. Outside the main thread Python has no signals, and none is kept.
+
+    What is printed meanwhile raises nothing. Where stdout cannot be written to, that asks to stop
+    as well: `signum` is READER_GONE, unless a signal comes, and `failure` the OSError. Nobody needs
+    what goes to stderr.
     """
 
     def __init__(self):
         self.signum = None
+        self.failure = None
         self._before = {}
+        self._streams = contextlib.ExitStack()
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -610,9 +663,13 @@ class StopRequest:
                 if handler not in (signal.SIG_IGN, None):
                     self._before[signum] = handler
                     signal.signal(signum, self._keep)
+        stdout, stderr = Output(sys.stdout, self._lose_output), Output(sys.stderr)
+        self._streams.enter_context(contextlib.redirect_stdout(stdout))
+        self._streams.enter_context(contextlib.redirect_stderr(stderr))
         return self
 
     def __exit__(self, *_):
+        self._streams.close()
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
@@ -620,6 +677,10 @@ class StopRequest:
         self.signum = signum
         if signal.SIGINT in self._before:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def _lose_output(self, error):
+        self.failure = error
+        self.signum = self.signum or READER_GONE
 
 
 class Supervisor(tf.train.Supervisor):
@@ -707,7 +768,7 @@ def refuse_another_run(folder, found, facts, source):
         for name in sorted({*before, *now})
         if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
     ]
-    if ids_before and source_before == source_now:  # Other words have other ids.
+    if ids_before and found.vocabulary == source.vocabulary:  # Other words have other ids.
         different += [
             f"the {part} text was another one" for part in ids_now
             if ids_before.get(part) != ids_now[part]
@@ -732,6 +793,18 @@ def refuse_another_run(folder, found, facts, source):
             start = files.as_typed(["--init_from", folder])
             message += f"; with another --save_path, {start} starts from its weights"
         raise UserError(message)
+
+
+def _num_weights(config):
+    """Returns how many numbers the variables of a configuration's model have."""
+    size, vocab_size = config.hidden_size, config.vocab_size
+    cell = (2 * size + 1) * 4 * size
+    return (2 * size + 1) * vocab_size + config.num_layers * cell
+
+
+def _shown_bytes(number):
+    """Returns a number of bytes as a person reads it, such as "1.5 GiB"."""
+    return f"{number / 2**30:,.1f} GiB"
 
 
 def _flat(facts, prefix=""):

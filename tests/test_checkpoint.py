@@ -332,6 +332,23 @@ def test_reader_that_loses_the_race_looks_again(two, save, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("best", [False, True])
+def test_reader_that_always_loses_the_race_gives_up(best, two, monkeypatch):
+    """The run removes each checkpoint while it is read."""
+    number = [2]
+
+    def go_on(path):
+        newer = f"{two}/checkpoint-{number[0] + 1:06d}"
+        os.rename(f"{two}/checkpoint-{number[0]:06d}", newer)
+        number[0] += 1
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(files, "sha256_of", go_on)
+    with pytest.raises(UserError, match=f"^{two}: the run there saves so often that each checkpo"):
+        checkpoint.find(str(two), best)
+    assert number == [2 + checkpoint.TRIES]
+
+
 def correct_sum(path):
     """Makes SHA256SUMS agree with a file that was changed."""
     sums = path.parent / "SHA256SUMS"
@@ -346,9 +363,10 @@ RECORDS = {
     "no position": lambda record: record.pop("position"),
     "no facts": lambda record: record.pop("facts"),
     "facts of another kind": lambda record: record.update(facts=[1]),
-    "a name too many": lambda record: record["position"].update(more=1),
     "epoch of another kind": lambda record: record["position"].update(epoch="2"),
     "negative step": lambda record: record["position"].update(step=-1),
+    "true": lambda record: record["position"].update(seconds=True),
+    "too large": lambda record: record["position"].update(seconds=10**400),
     "costs of another kind": lambda record: record["position"].update(costs=None),
     "history of another length": lambda record: record["position"].update(history=[]),
     "history of another kind": lambda record: record["position"].update(history=[1, 2]),
@@ -368,6 +386,60 @@ def test_content_is_checked_even_where_the_checksums_are_right(how, two, capsys)
     correct_sum(path)
     assert_continues(two, FIRST, 1)
     assert "run.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where, change", [
+    ("more", lambda record: record["position"].update(more=1)),
+    ("format", lambda record: record.update(format=2)),
+    ("column 6 of the history", lambda record: record["position"].update(history=[[1.0] * 6] * 2)),
+])
+def test_checkpoint_of_a_newer_version_is_not_called_damaged(where, change, two, save):
+    """No older one answers in its place, and it stays where it is."""
+    path = two / "checkpoint-000002" / "run.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    correct_sum(path)
+    message = f"^{two}/checkpoint-000002 was written by a newer .* does not know what {where} in "
+    for find in checkpoint.newest, checkpoint.find, checkpoint.read_source:
+        with pytest.raises(UserError, match=message):
+            find(str(two), *["corpus"] * (find is checkpoint.read_source))
+    checkpoint.prune(str(two), set())
+    assert len(os.listdir(two)) == 2
+
+
+# Numbers.
+
+WHOLE = EpochResult(1, 9, 8, 5000, 60)
+
+
+@pytest.mark.parametrize("kind", [int, float, np.float32, np.int64])
+def test_numbers_of_any_kind_are_read_as_they_were_written(kind, save, tmp_path):
+    result = EpochResult(*map(kind, WHOLE))
+    position = checkpoint.Position(
+        epoch=1, costs=kind(3), seconds=kind(2), history=(result,), test=kind(7),
+        best_test=kind(6),
+    )
+    save(tmp_path, position, 1)
+    assert_continues(tmp_path, position, 1)
+    found = checkpoint.find(str(tmp_path)).position
+    numbers = *found.history[0], found.costs, found.seconds, found.test, found.best_test
+    assert {*map(type, numbers)} == {float}
+
+
+def test_perplexity_beyond_all_floats_is_read_as_it_was_written(save, tmp_path):
+    position = checkpoint.Position(epoch=1, history=(WHOLE._replace(valid_perplexity=np.inf),))
+    save(tmp_path, position, 1)
+    assert_continues(tmp_path, position, 1)
+
+
+def test_what_cannot_be_read_back_does_not_count_as_written(two, save):
+    """Here a learning rate that is no number; the folder stays what it was."""
+    wrong = checkpoint.Position(epoch=1, history=(WHOLE._replace(learning_rate="1"),))
+    with pytest.raises(OSError, match="what was written cannot be read back: run.json cannot be r"):
+        save(two, wrong, 3)
+    assert sorted(os.listdir(two)) == ["checkpoint-000001", "checkpoint-000002"]
+    assert_continues(two, SECOND, 2)
 
 
 STATES = {
@@ -423,13 +495,13 @@ def test_variables_of_another_model_are_refused(name, said, two):
             checkpoint.restore(session, path, [variable])
 
 
-def test_restored_where_the_graph_is_finished_and_under_another_name(two):
+def test_restored_where_the_graph_is_finished(two):
     """As a run does, whose Supervisor finishes the graph."""
     with tf.Graph().as_default() as graph, tf.Session() as session:
-        variable = tf.get_variable("Model/other", [1000])
+        variable = tf.get_variable("Model/v", [1000])
         graph.finalize()
         path = f"{two}/checkpoint-000002/model.ckpt"
-        checkpoint.restore(session, path, [variable], {"Model/other": "Model/v"})
+        checkpoint.restore(session, path, [variable])
         assert np.all(session.run(variable) == 2)
 
 

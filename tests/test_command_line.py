@@ -1,5 +1,6 @@
 """What a person types or edits, wherever the script runs: notebooks, threads, closed streams."""
 
+import errno
 import io
 import os
 import re
@@ -13,6 +14,8 @@ from absl.testing import flagsaver
 import lstm
 from conftest import ROOT
 from ptb import command_line
+from ptb.errors import Stopped, UserError
+from ptb.quiet import tf
 
 TST = "--config", "tst"
 
@@ -255,7 +258,7 @@ def test_closed_streams(closed, corpus, tmp_path):
     assert process.returncode == 0, process.stderr
     assert ("Saving model to" in process.stdout) == (closed == "2>&-")
     assert process.stderr == ""
-    assert (tmp_path / "tst" / "lock").read_text() == ""
+    assert len((tmp_path / "tst" / "lock").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("name, status, said", [
@@ -291,6 +294,42 @@ def test_lines_are_written_whole(monkeypatch):
     print("lstm.py: stopped", "after a step", file=sys.stderr)
     print("the next line", file=sys.stderr)
     assert written == [b"lstm.py: stopped after a step\n", b"the next line\n"]
+
+
+@pytest.mark.parametrize("error, status", [
+    (UserError("wrong"), 2), (Stopped(15, "stopped"), 143), (KeyboardInterrupt(), 130),
+])
+def test_exit_status_needs_no_stderr(error, status, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with pytest.raises(SystemExit) as ended, command_line.errors_in_one_line("lstm.py"):
+        print("a warning", file=sys.stderr)
+        raise error
+    assert ended.value.code == status
+
+
+@pytest.mark.parametrize("error, said", [
+    (MemoryError(), "Python got no more"),
+    (MemoryError("Unable to allocate 2.00 PiB for an array"), "Unable to allocate 2.00 PiB"),
+    (tf.errors.ResourceExhaustedError(None, None, "a\nfailed to allocate memory\nb"), "failed to"),
+    (tf.errors.InternalError(None, None, "x\nDst tensor is not initialized.\n"), "Dst tensor is"),
+])
+def test_too_little_memory_is_one_line(error, said, capsys):
+    with pytest.raises(SystemExit) as ended, command_line.errors_in_one_line("lstm.py"):
+        raise error
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"lstm.py: out of memory ({said}") and printed.count("\n") == 1
+
+
+def test_bugs_keep_their_traceback():
+    too_many = tf.errors.ResourceExhaustedError(None, None, "Too many open files")
+    for error in too_many, tf.errors.InternalError(None, None, "a bug"), AttributeError("a bug"):
+        with pytest.raises(type(error)), command_line.errors_in_one_line("lstm.py"):
+            raise error
 
 
 # TensorFlow's messages.

@@ -1,15 +1,17 @@
 """The configurations' values, and what is refused."""
 
+import decimal
 import fractions
 import math
 import re
 import types
 
+import numpy as np
 import pytest
 
 import configs
 import lstm
-from ptb.command_line import check_config, get_config
+from ptb.command_line import POSITIVE, WHOLE, check_config, get_config
 from ptb.errors import UserError
 
 VALUES = {  # small, medium, large, tst
@@ -121,6 +123,11 @@ def test_colon_in_place_of_the_equals_sign(text, said):
     ("vocab_size", math.inf, "not a whole number"),
     ("learning_rate", math.nan, "not a finite number above 0"),
     ("learning_rate", math.inf, "not a finite number above 0"),
+    ("learning_rate", decimal.Decimal("sNaN"), "not a finite number above 0"),
+    ("learning_rate", decimal.Decimal("-1"), "not a finite number above 0"),
+    ("learning_rate", 1j, "not a number"),
+    ("learning_rate", np.bool_(True), "not a number"),
+    ("learning_rate", np.ones(1), "not a number"),
     ("learning_rate", "1.0", "not a number"),
     ("lr_decay", 0.0, "not a finite number above 0"),
     ("init_scale", [0.1], "not a number"),
@@ -131,6 +138,27 @@ def test_impossible_values_are_named(field, value, problem):
     config = type("OwnConfig", (configs.SmallConfig,), {field: value})()
     with pytest.raises(UserError, match=f"OwnConfig.{field} .*{problem}.*; mend it in configs.py"):
         check_config(config)
+
+
+@pytest.mark.parametrize("number", [
+    1, np.float32(1), np.float64(1), np.int8(1), fractions.Fraction(1), decimal.Decimal(1),
+])
+def test_whatever_python_calls_a_number_is_taken_as_the_number_it_is(number):
+    """TensorFlow and JSON do not take all of them."""
+    config = type("OwnConfig", (configs.SmallConfig,), dict.fromkeys(POSITIVE, number))()
+    check_config(config)
+    assert [(type(value), value) for value in (getattr(config, name) for name in POSITIVE)] == (
+        [(float, 1.0)] * len(POSITIVE)
+    )
+
+
+@pytest.mark.parametrize("number", [7, np.int64(7), np.uint8(7)])
+def test_whole_numbers_are_plain_ones(number):
+    config = type("OwnConfig", (configs.SmallConfig,), dict.fromkeys(WHOLE, number))()
+    check_config(config)
+    values = [getattr(config, name) for name in WHOLE]
+    assert values == [7] * len(WHOLE) and {*map(type, values)} == {int}
+    assert type(config).hidden_size is number  # The class stays what it was.
 
 
 def test_class_that_raises_is_named():

@@ -203,6 +203,24 @@ def test_lock_is_free_again_after_the_block(tmp_path):
     assert os.listdir(tmp_path) == ["lock"]
 
 
+def test_who_has_the_lock_is_said(tmp_path):
+    """Not by a file of an earlier version, which is empty."""
+    with files.lock(tmp_path):
+        who = rf"training there \(process {os.getpid()} on .+\); wait, or use another --save_path$"
+        with pytest.raises(UserError, match=who), files.lock(tmp_path):
+            pass
+        (tmp_path / "lock").write_text("")
+        with pytest.raises(UserError, match="training there; wait"), files.lock(tmp_path):
+            pass
+
+
+def test_lock_needs_no_space_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "os", System(write=failing(errno.ENOSPC)))
+    with files.lock(tmp_path), pytest.raises(UserError, match="another process is training there;"):
+        with files.lock(tmp_path):
+            pass
+
+
 def test_error_in_the_block_is_not_the_locks(tmp_path):
     with pytest.raises(FileNotFoundError, match="elsewhere"), files.lock(tmp_path):
         open(tmp_path / "elsewhere")
@@ -257,6 +275,50 @@ def test_set_aside_through_a_link_stays_on_the_other_disk(tmp_path, capsys):
     assert link.is_symlink() and os.listdir(link) == []
     assert (disk / "small-old-1" / "text").read_text() == "old"
     assert capsys.readouterr().out == f"The run in {link} is now in {disk}/small-old-1.\n"
+
+
+def test_moved_aside_under_the_lock(tmp_path, monkeypatch):
+    """Another run that starts at that moment gets the folder neither before nor after."""
+    (tmp_path / "run").mkdir()
+    refused = []
+
+    def rename(source, target):
+        with open(tmp_path / "run" / "lock", "a+") as file:  # Another process has just opened it.
+            for moved in False, True:
+                if moved:
+                    os.rename(source, target)
+                    (tmp_path / "run").mkdir()
+                with pytest.raises(UserError, match="another process is training there"):
+                    files._lock_file(file, "run")
+                refused.append(moved)
+
+    monkeypatch.setattr(files, "os", System(rename=rename))
+    files.set_aside(str(tmp_path / "run"))
+    assert refused == [False, True] and (tmp_path / "run-old-1" / "lock").exists()
+
+
+def test_lock_of_a_folder_that_was_moved_aside_is_none(tmp_path):
+    """Its file was opened before, and locked when it was free again."""
+    (tmp_path / "run").mkdir()
+    with open(tmp_path / "run" / "lock", "a+") as file:
+        (tmp_path / "run").rename(tmp_path / "old")
+        for _ in range(2):
+            with pytest.raises(UserError, match="run: another process is training there"):
+                files._lock_file(file, "run")
+            (tmp_path / "run").mkdir(exist_ok=True)
+            (tmp_path / "run" / "lock").write_text("")
+
+
+def test_windows_moves_no_folder_with_an_open_file(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+
+    def rename(source, target):
+        with files.lock(source):  # It is free.
+            os.rename(source, target)
+
+    monkeypatch.setattr(files, "os", System(name="nt", rename=rename))
+    files.set_aside(str(tmp_path / "run"))
+    assert (tmp_path / "run-old-1").exists()
 
 
 def test_what_cannot_be_moved_aside_is_named(tmp_path, monkeypatch):

@@ -424,15 +424,43 @@ def test_folders_that_look_like_patterns(name, trained, tmp_path):
 def test_checkpoint_that_the_run_removes_meanwhile(trained, tmp_path, monkeypatch):
     """Between the look for the newest one and the reading of its variables."""
     folder = shutil.copytree(trained, tmp_path / "run")
-    restore = checkpoint.restore
+    read = checkpoint.read_variables
 
-    def slowly(session, path, *args):
+    def slowly(path):
         if "000003" in path:
             shutil.move(folder / "checkpoint-000003", folder / "checkpoint-000004")
-        restore(session, path, *args)
+        return read(path)
 
-    monkeypatch.setattr(checkpoint, "restore", slowly)
+    monkeypatch.setattr(checkpoint, "read_variables", slowly)
     assert "checkpoint-000004: " in LanguageModel.load(str(folder)).description
+
+
+def test_checkpoint_may_go_when_it_has_been_found(trained, tmp_path, monkeypatch):
+    """All of it is read by the time the network is built, which takes seconds."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    network = LanguageModel._network
+
+    def slowly(*args, **kwargs):
+        shutil.rmtree(folder, ignore_errors=True)
+        return network(*args, **kwargs)
+
+    expected = LanguageModel.load(str(folder)).next_words("w1")
+    monkeypatch.setattr(LanguageModel, "_network", slowly)
+    assert LanguageModel.load(str(folder)).next_words("w1") == expected
+
+
+def test_reader_that_always_loses_the_race_gives_up(trained, tmp_path, monkeypatch):
+    folder = shutil.copytree(trained, tmp_path / "run")
+
+    def go_on(path):
+        name = os.path.dirname(path)
+        os.rename(name, f"{name[:-6]}{int(name[-6:]) + 1:06d}")
+        raise UserError(f"{path} cannot be read")
+
+    monkeypatch.setattr(checkpoint, "read_variables", go_on)
+    for read in LanguageModel.load, lambda path: checkpoint.read_source(path, "corpus"):
+        with pytest.raises(UserError, match=f"^{folder}: the run there saves so often that each"):
+            read(str(folder))
 
 
 @pytest.mark.parametrize("name, there", [
@@ -506,7 +534,7 @@ def test_output_to_a_full_disk_is_one_line(trained):
         )
     assert process.returncode == 2
     assert process.stderr.splitlines()[1:] == [
-        "language_model.py: the output cannot be written: no space left on the disk"
+        "language_model.py: the output cannot be written (No space left on device)"
     ]
 
 

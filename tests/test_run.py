@@ -1,6 +1,8 @@
 """A run in its folder: opened, refused, followed, stopped; and its session."""
 
 import csv
+import errno
+import io
 import json
 import math
 import os
@@ -11,12 +13,13 @@ import sys
 import threading
 import types
 
+import numpy as np
 import pytest
 
 import configs
 import models
-from conftest import ROOT
-from ptb import checkpoint, run
+from conftest import ROOT, train
+from ptb import checkpoint, progress, run
 from ptb.dataset import Corpus
 from ptb.errors import Stopped, UserError
 from ptb.quiet import tf
@@ -188,6 +191,25 @@ def test_finished_run_that_is_trained_on_is_no_longer_finished(tmp_path, corpus)
     assert follow(tmp_path, corpus, epochs=3).epoch == 3
 
 
+@pytest.mark.parametrize("lacks_test", [False, True])
+def test_run_with_more_epochs_than_are_asked_for_says_so(lacks_test, tmp_path, corpus, capsys):
+    follow(tmp_path, corpus, epochs=2)
+    if lacks_test:
+        shutil.rmtree(tmp_path / "some" / "checkpoint-000003")
+    capsys.readouterr()
+    said = "Nothing is left to train: epochs done 2, max_max_epoch 1."
+    if lacks_test:
+        assert follow(tmp_path, corpus, epochs=1).epoch == 2
+    else:
+        with opened(tmp_path, corpus, epochs=1) as this_run:
+            this_run.show_results()
+    printed = capsys.readouterr().out
+    assert said in printed and "Going on" not in printed
+    with opened(tmp_path, corpus, epochs=2) as this_run:
+        this_run.show_results()
+    assert said not in capsys.readouterr().out
+
+
 def test_run_that_lacks_its_test_only_is_not_finished(tmp_path, corpus):
     """It was killed between the last epoch and the end of the test."""
     follow(tmp_path, corpus, epochs=2)
@@ -224,6 +246,120 @@ def test_sample_has_a_folder_of_its_own_and_says_so(tmp_path, corpus, capsys):
     assert "(on the sample corpus: compares with nothing published)" in capsys.readouterr().out
 
 
+# Output that cannot be written.
+
+class Lost(io.StringIO):
+    """A stdout or stderr that fails with an error number at a text, and from there on."""
+
+    def __init__(self, number, text=""):
+        super().__init__()
+        self._number, self._text, self._lost = number, text, False
+
+    def write(self, text):
+        self._lost = self._lost or self._text in text
+        if self._lost:
+            raise OSError(self._number, os.strerror(self._number))
+        return super().write(text)
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("number, said, status", [
+    (errno.EPIPE, "Broken pipe", 141), (errno.EIO, "Input/output error", 141),
+    (errno.ENOSPC, "No space left on device", 2),
+])
+def test_run_whose_output_is_lost_is_saved_and_stopped(
+    number, said, status, tmp_path, corpus, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdout", Lost(number))
+    said = rf"^the output cannot be written \({said}\); stopped; the same command goes on from "
+    with pytest.raises((Stopped, UserError), match=said) as ended:
+        follow(tmp_path, corpus)
+    assert (2 if ended.type is UserError else 128 + ended.value.signum) == status
+    monkeypatch.undo()
+    with opened(tmp_path, corpus) as this_run:
+        assert this_run.position.step == 1
+
+
+def test_signal_counts_where_the_output_is_lost_as_well(tmp_path, corpus, monkeypatch):
+    """As after Ctrl-C in `python lstm.py … | tee log`, which ends both."""
+    monkeypatch.setattr(sys, "stdout", Lost(errno.EPIPE))
+    with pytest.raises(Stopped, match="^stopped; the same command goes on from") as stopped:
+        follow(tmp_path, corpus, ask=(0, 0))
+    assert stopped.value.signum == signal.SIGTERM
+
+
+def test_output_that_is_lost_at_the_end_of_a_run(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Lost(errno.EPIPE, "on the sample corpus"))
+    with pytest.raises(Stopped, match=r"\(Broken pipe\); the run in .* is finished$") as stopped:
+        follow(tmp_path, corpus, kind="sample")
+    assert stopped.value.signum == 13
+    monkeypatch.undo()
+    with opened(tmp_path, corpus, kind="sample") as this_run:
+        assert this_run.is_finished
+
+
+def test_nobody_needs_stderr(tmp_path, corpus, monkeypatch):
+    """Here a terminal that was closed, while a live line is to be drawn there."""
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(progress, "INTERVAL", 0)
+    monkeypatch.setattr(sys, "stderr", Lost(errno.EIO, "Epoch 1"))
+    assert follow(tmp_path, corpus).test == 6.5
+    assert sys.stderr._lost
+
+
+# Too little memory.
+
+def test_model_that_is_larger_than_the_memory_is_refused(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(models.TinyConfig, "hidden_size", 10**9)
+    message = (
+        r"^the weights of TinyConfig need 59,604,[\d,]+\.\d GiB of memory, and this machine has "
+        r"[\d,.]+ GiB; lower hidden_size, num_layers or vocab_size in configs.py$"
+    )
+    with pytest.raises(UserError, match=message), opened(tmp_path, corpus):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_size_of_a_model_is_that_of_its_variables():
+    config = models.TinyConfig()
+    with models.built(config, [1] * 100) as (session, *_):
+        sizes = [variable.size for variable in models.variables(session).values()]
+    assert run._num_weights(config) == sum(sizes)
+
+
+def allocate_in_tensorflow():
+    """Raises what TensorFlow does, which tries for ten seconds before."""
+    raise tf.errors.ResourceExhaustedError(
+        None, None,
+        "Graph execution error:\n\nDetected at node 'kernel/Assign' defined at:\n  File lstm.py\n"
+        "OOM when allocating tensor with shape[50000,100000] and type float on /job:localhost/"
+        "replica:0/task:0/device:CPU:0 by allocator cpu\n\t [[{{node kernel/Assign}}]]\nHint: If"
+    )
+
+
+def allocate_in_numpy():
+    np.zeros((1 << 20, 1 << 20, 1 << 9), np.float32)
+
+
+@pytest.mark.parametrize("allocate, needed", [
+    (allocate_in_tensorflow, r"OOM when allocating tensor with shape\[50000,100000\] and type"),
+    (allocate_in_numpy, "Unable to allocate 2.00 PiB for an array with shape"),
+])
+def test_memory_that_is_not_there(allocate, needed, tmp_path, corpus):
+    """The fields are named at first; those of a run that is saved cannot be changed any more."""
+    lower = "the weights of TinyConfig need 0.0 GiB, and as much again for their gradients: lower h"
+    with pytest.raises(UserError, match=rf"^out of memory \({needed}.*\); {lower}"):
+        with opened(tmp_path, corpus):
+            allocate()
+    with pytest.raises(Stopped):
+        follow(tmp_path, corpus, ask=(0, 7))
+    message = rf"^out of memory \({needed}.*\); end other programs; the same command goes on from "
+    with pytest.raises(UserError, match=message), opened(tmp_path, corpus):
+        allocate()
+
+
 # What is refused.
 
 @pytest.mark.parametrize("change, said", [
@@ -256,6 +392,26 @@ def test_differences_have_their_full_names(before, now, said):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
     with pytest.raises(UserError, match=f"folder has another run: {said}. Use"):
         run.refuse_another_run("folder", found, now, checkpoint.Source(["the"]))
+
+
+@pytest.mark.parametrize("fields, changed_text, said", [
+    ({"vocab_size": 20}, None, "config.vocab_size was 30 and is 20"),
+    ({"vocab_size": 20, "num_steps": 4}, None,
+     "config.num_steps was 3 and is 4; config.vocab_size was 30 and is 20"),
+    ({"vocab_size": 20}, "test", "config.vocab_size was 30 and is 20; the texts were others"),
+    ({}, "train", "the texts were others"),
+    ({}, "valid", "the valid text was another one"),
+])
+def test_only_what_was_changed_is_named(fields, changed_text, said, tmp_path, corpus):
+    """Another vocab_size gives the words of the same texts other ids."""
+    text = shutil.copytree(corpus, tmp_path / "text")
+    config = type("SomeConfig", (models.TinyConfig,), {"max_max_epoch": 1})
+    train(config, text, tmp_path)
+    if changed_text:
+        path = text / f"ptb.{changed_text}.txt"
+        path.write_text("w3 a new word\n" * 20 + path.read_text())
+    with pytest.raises(UserError, match=f"^{tmp_path}/some has another run: {said}. Use another"):
+        train(type("SomeConfig", (config,), fields), text, tmp_path)
 
 
 @pytest.mark.parametrize("space", ["\u3000", "\u00a0", "\u2028", "\ufeff"])

@@ -1,7 +1,9 @@
 """`python lstm.py` as a person runs it."""
 
 import os
+import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import configs
 import lstm
 import models
 from conftest import ROOT, train
-from ptb import command_line
+from ptb import checkpoint, command_line
 from ptb.errors import UserError
 from ptb.language_model import LanguageModel
 from ptb.quiet import tf
@@ -250,27 +252,90 @@ def test_mistake_in_configs_ends_the_script(corpus, tmp_path):
 
 def test_diverging_run_stops_and_says_where(corpus, tmp_path):
     wild = type("WildConfig", (models.TinyConfig,), {"learning_rate": 1e38, "max_grad_norm": 1e30})
-    message = r"^epoch 1, learning rate \S+: the cost is (nan|inf) at step \d+ of \d+; lower"
+    message = r"^epoch 1, learning rate \S+: the (cost|train perplexity) is .* at step \d+.*; lower"
     with pytest.raises(UserError, match=message):
         train(wild, corpus, tmp_path)
     assert not list((tmp_path / "some").glob("checkpoint-*"))
 
 
 def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
-    """In the middle of the sample corpus, as `| head` does."""
-    sample = ROOT / "simple-examples" / "sample"
-    command = [
-        sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", sample, "--save_path",
-        tmp_path,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """In the middle of the sample corpus, as `| head` does; it is saved."""
+    process = subprocess.Popen(
+        on_sample(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while " perplexity: " not in process.stdout.readline():
         assert process.poll() is None
     process.stdout.close()
     stderr = process.stderr.read()
     assert process.wait(60) == 141
-    assert "Traceback" not in stderr
+    path = f"{tmp_path}/tst-sample/checkpoint-000001"
+    assert stderr == (
+        "lstm.py: the output cannot be written (Broken pipe); stopped; the same command goes on "
+        f"from {path}\n"
+    )
+    assert checkpoint.read(path).position.step > 10
     process.stderr.close()
+
+
+def on_sample(out):
+    """Returns the command that trains TstConfig on the sample corpus and saves in a folder."""
+    sample = ROOT / "simple-examples" / "sample"
+    command = [sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", sample]
+    return [*map(str, command), "--save_path", str(out)]
+
+
+@pytest.mark.parametrize("redirected", ["", "2>&1"])
+def test_ctrl_c_that_ends_the_reader_of_the_output_as_well(redirected, tmp_path):
+    """`python lstm.py | tee log`: a terminal sends Ctrl-C to both."""
+    log, status = tmp_path / "log", tmp_path / "status"
+    log.touch()
+    command = f"{shlex.join(on_sample(tmp_path))} {redirected}"
+    code = f"trap : INT; {{ {command}; echo $? > {status}; }} | tee {log} > /dev/null"
+    process = subprocess.Popen(
+        ["bash", "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while " perplexity: " not in log.read_text():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    stderr = process.communicate(timeout=60)[1]
+    assert status.read_text() == "130\n"
+    path = f"{tmp_path}/tst-sample/checkpoint-000001"
+    said = f"lstm.py: stopped; the same command goes on from {path}\n"
+    assert stderr == ("" if redirected else said)
+    assert checkpoint.read(path).position.step > 10
+
+
+def test_terminal_that_is_closed(tmp_path):
+    """SIGHUP comes, and nothing can be printed any more."""
+    process, terminal = pty.fork()
+    if not process:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        command = on_sample(tmp_path)
+        os.execv(command[0], command)
+    printed = b""
+    while b" perplexity: " not in printed:
+        printed += os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert checkpoint.read(f"{tmp_path}/tst-sample/checkpoint-000001").position.step > 10
+
+
+def test_run_with_whole_numbers_for_its_rates(tmp_path, corpus):
+    """Every number of it is read again."""
+    fields = {"learning_rate": 1, "lr_decay": 1, "max_grad_norm": 5, "keep_prob": 1}
+    for epochs in 1, 2:
+        fields["max_max_epoch"] = epochs
+        train(type("SomeConfig", (models.TinyConfig,), fields), corpus, tmp_path)
+    assert checkpoint.find(str(tmp_path / "some")).position.epoch == 2
+
+
+def test_run_whose_perplexity_is_infinite_stops(corpus, tmp_path):
+    """Its costs stay finite, and so do its weights."""
+    wild = type("WildConfig", (models.TinyConfig,), {"learning_rate": 1e30})
+    message = r"^epoch 1, .*: the train perplexity is infinite at step \d+; lower learning_rate"
+    with pytest.raises(UserError, match=message):
+        train(wild, corpus, tmp_path)
 
 
 def test_ctrl_c_before_training_is_one_line(tmp_path):

@@ -105,17 +105,16 @@ class Contender:
 
         fields = {**config, "batch_size": rows}
         addresses = cluster.free_addresses(len(cores))
-        self.processes = [
-            subprocess.Popen(
+        self.processes = []
+        for index, own in enumerate(cores):
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            self.processes.append(subprocess.Popen(
                 ["taskset", "-c", ",".join(map(str, own)), sys.executable, __file__, "--work",
                  json.dumps(fields), "--ids", ids],
-                env={**os.environ, "TF_NUM_INTEROP_THREADS": str(len(own)), "TF_CONFIG": json.dumps({
-                    "cluster": {"worker": addresses}, "task": {"type": "worker", "index": index},
-                     })},
+                env={**os.environ, "TF_CONFIG": json.dumps(task),
+                     "TF_NUM_INTEROP_THREADS": str(len(own))},
                 text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )
-            for index, own in enumerate(cores)
-        ]
+            ))
         self.milliseconds = []
         self.words = rows * config["num_steps"]
 
