@@ -280,6 +280,7 @@ def find(path, best=False):
       UserError: it is damaged, or no checkpoint of the run's folder is whole, or none of its best
         epoch is there.
     """
+    path = os.fspath(path)
     folder, name = os.path.split(path)
     if name not in (VARIABLES, f"{VARIABLES}.index"):
         folder = path
@@ -321,7 +322,7 @@ def find_tutorial(path):
     Raises:
       UserError: there is none, it cannot be read, or it has not the tutorial's variables.
     """
-    path = path.removesuffix(".index")
+    path = os.fspath(path).removesuffix(".index")
     if not os.path.exists(f"{path}.index"):
         found = glob.glob(os.path.join(glob.escape(path), "*.index"))
         if not found:

@@ -2,6 +2,7 @@
 
     python -m ptb.export saved_model Out/small served/small/1
     python -m ptb.export vectors Out/small vectors.txt
+    python -m ptb.export vectors Out/small - | head
     python -m ptb.export vectors Out/small --projector projector
 
 A model is what ptb.language_model takes: a run's folder, or a checkpoint of the PTB tutorial with
@@ -11,12 +12,16 @@ gensim and many others, the projector's files by TensorBoard.
 """
 
 import contextlib
+import gzip
 import os
+import sys
 
 from ptb import command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.language_model import MATRICES, model_of
 from ptb.quiet import session_config, tf
+
+NO_TEXT = (".bz2", ".xz", ".zst", ".zip", ".7z", ".bin", ".npy", ".npz")  # formats of other vectors
 
 
 def write_saved_model(model, folder):
@@ -27,7 +32,8 @@ def write_saved_model(model, folder):
 
       next_words(text, top_k): `words` [n, k] and their `probabilities` [n, k], the likeliest first,
         where top_k is a number and k is top_k or the size of the vocabulary, if that is smaller. A
-        text without words is the beginning of a line.
+        text without words is the beginning of a line. It is `serving_default` as well, which a
+        client gets who names no signature.
       log_prob(text): `log_prob` [n], the log probability (nats) of each sentence, its closing
         `<eos>` included.
 
@@ -40,7 +46,7 @@ def write_saved_model(model, folder):
       UserError: the folder is not empty, TensorFlow would take its name for a pattern, it cannot be
         written (and nothing of it is left), or the model's numbers are not finite.
     """
-    path = os.path.abspath(files.local_path(str(folder)))
+    path = os.path.abspath(files.local_path(folder))
     if files.PATTERN.search(path):
         raise UserError(
             f"{path}: TensorFlow takes this for a pattern and would not find the model; name a "
@@ -67,14 +73,25 @@ def write_vectors(model, path, matrix="softmax_w"):
     The first line has the number of words and that of each vector's numbers; then there is a line
     for each word, by id: the word and its numbers, with single spaces between them.
 
+    Args:
+      model: a LanguageModel.
+      path: the file; with the ending .gz it is compressed by gzip, and `-` is stdout.
+      matrix: see LanguageModel.vectors.
+
     Raises:
-      UserError: there is no such matrix, or the file cannot be written (and is what it was before).
+      UserError: there is no such matrix, or the file cannot be written (and is what it was before)
+        or has the ending of another format.
     """
+    path = _vectors_path(path)
     vectors = model.vectors(matrix)
-    with _whole(files.local_path(str(path))) as unfinished, _open(unfinished) as file:
-        print(*vectors.shape, file=file)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(files.output(path))
+        if path.lower().endswith(".gz"):
+            # Without a name and a time, the same vectors are the same bytes.
+            file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
+        file.write(b"%d %d\n" % vectors.shape)
         for word, vector in zip(model.vocabulary, vectors):
-            print(word, *vector.astype(str), file=file)
+            file.write(" ".join([word, *vector.astype(str)]).encode() + b"\n")
 
 
 def write_projector(model, folder, matrix="softmax_w"):
@@ -175,7 +192,8 @@ def _build(vocabulary, config):
                 (tf.zeros([tf.size(text)], tf.float64), zero_state),
             )
             log_prob = _signature({"text": text}, {"log_prob": log_prob})
-    return {"next_words": next_words, "log_prob": log_prob}
+    default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+    return {default: next_words, "next_words": next_words, "log_prob": log_prob}
 
 
 def _spaced_words(text):
@@ -229,13 +247,25 @@ def _new_folder(path):
 
     Raises UserError where it is not empty, is a file, or they cannot be made.
     """
-    path = files.local_path(str(path))
+    path = files.local_path(path)
+    if path in files.STDOUT:
+        raise UserError(f"{path} is stdout, which takes no folder; name one")
     try:
         if os.path.exists(path) and os.listdir(path):
             raise UserError(f"{path} is not empty; name another folder")
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _vectors_path(path):
+    """Returns the path of a file for vectors, where that can be written; UserError where not."""
+    path = files.local_path(path)
+    if path.lower().endswith(NO_TEXT):
+        ending = os.path.splitext(path)[1]
+        raise UserError(f"{path}: vectors are not written as {ending}; name a .txt or a .txt.gz")
+    files.check_writable(path)
     return path
 
 
@@ -254,20 +284,27 @@ def _open(path):
     return open(path, "w", encoding="utf-8", newline="\n")
 
 
-def _saved_model(model, args):
-    write_saved_model(model, args.folder)
+def _saved_model(args):
+    with model_of(args) as model:
+        write_saved_model(model, args.folder)
     print(f"SavedModel in {args.folder}")
 
 
-def _vectors(model, args):
-    if args.projector is not None:
-        write_projector(model, args.projector, args.matrix)
-        print(f"Files for TensorBoard's projector in {args.projector}")
-    if args.file is not None:
-        write_vectors(model, args.file, args.matrix)
-        print(f"Word vectors in {args.file}")
+def _vectors(args):
     if args.file is None and args.projector is None:
         raise UserError("nowhere to write to: name a file, or a folder with --projector")
+    if None not in (args.file, args.projector) and files.is_within(args.file, args.projector):
+        raise UserError(f"{args.file} would be in the projector's folder; name another file")
+    said = sys.stdout
+    if args.file is not None:
+        said = files.said_beside(_vectors_path(args.file))
+    with model_of(args) as model:
+        if args.projector is not None:
+            write_projector(model, args.projector, args.matrix)
+            print(f"Files for TensorBoard's projector in {args.projector}", file=said)
+        if args.file is not None:
+            write_vectors(model, args.file, args.matrix)
+            print(f"Word vectors in {args.file}", file=said)
 
 
 def _parser():
@@ -280,7 +317,7 @@ def _parser():
 
     vectors = parser.command(_vectors, "Writes the words' vectors in word2vec's text format.")
     vectors.add_model()
-    vectors.add_argument("file", nargs="?", help="the file to write")
+    vectors.add_argument("file", nargs="?", help="the file to write: .gz is gzip, - is stdout")
     vectors.add_argument("--projector", metavar="FOLDER",
                          help="a folder to write for TensorBoard's projector; new or empty")
     vectors.add_argument("--matrix", choices=MATRICES, default="softmax_w",
@@ -293,8 +330,7 @@ def main(argv=None):
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("export.py"):
         args = _parser().parse_args(argv)
-        with model_of(args) as model:
-            args.function(model, args)
+        args.function(args)
 
 
 if __name__ == "__main__":

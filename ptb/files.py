@@ -29,6 +29,7 @@ except ImportError:  # Windows locks files in another way.
 
 UNFINISHED = ".unfinished"
 PATTERN = re.compile(r"[][*?{}]" if os.name == "nt" else r"[][*?{}\\]")
+STDOUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}  # how a user names it as an output
 LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}  # after these errors what was written is not safe
 LOCKED = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # another process has the lock
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -56,12 +57,11 @@ def whole(path):
     Raises:
       OSError: it cannot be written; nothing of it is left.
     """
-    path = os.path.realpath(path)  # Where it is a link, what that leads to is replaced.
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        yield path  # A device or a pipe is written to as it is.
+    if is_stream(path):
+        yield path
         return
-    folder, name = os.path.split(path)
-    unfinished = os.path.join(folder, f"{UNFINISHED}-{os.getpid()}-{name}")
+    path = os.path.realpath(path)  # Where it is a link, what that leads to is replaced.
+    unfinished = _unfinished(path)
     _delete(unfinished)  # of an earlier process of that number
     try:
         yield unfinished
@@ -72,7 +72,65 @@ def whole(path):
     except BaseException:
         _delete(unfinished)
         raise
-    _flush_names(folder)
+    _flush_names(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def output(path):
+    """Yields a binary file for what a user wants written to a path; see STDOUT for that of stdout.
+
+    A file is there whole or not at all, as with `whole`.
+
+    Raises:
+      UserError: it cannot be written.
+      OSError: stdout cannot be written, or nobody reads the pipe that the path names; the program
+        ends as others do then, see command_line.errors_in_one_line.
+    """
+    if path in STDOUT:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    try:
+        with whole(path) as unfinished, open(unfinished, "wb") as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def check_writable(path):
+    """Raises UserError where `output` could not write to a path, for who has long work to do first.
+
+    The file that is there stays as it is.
+    """
+    if path in STDOUT or is_stream(path):
+        return
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        unfinished = _unfinished(os.path.realpath(path))
+        open(unfinished, "wb").close()
+        os.remove(unfinished)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def said_beside(path):
+    """Returns the stream for what is said besides an `output`: stderr where that is stdout."""
+    return sys.stderr if path in STDOUT else sys.stdout
+
+
+def is_stream(path):
+    """Returns whether a path is that of a device or a pipe, which is written to as it is."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _unfinished(path):
+    """Returns the path of what is not whole yet, or no longer, and so is not at its own path."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f"{UNFINISHED}-{os.getpid()}-{name}")
 
 
 @contextlib.contextmanager
@@ -95,8 +153,7 @@ def remove(path):
     What cannot be removed is left for the next start, with a warning: a disk in the network refuses
     while a reader has a file open, and that is no reason to end a run.
     """
-    folder, name = os.path.split(path)
-    going = os.path.join(folder, f"{UNFINISHED}-{os.getpid()}-{name}")
+    going = _unfinished(path)
     try:
         os.rename(path, going)
         shutil.rmtree(going)
@@ -204,12 +261,16 @@ def sha256_of(*paths):
 
 
 def local_path(path):
-    """Returns a path that a user typed, with `~` for the home folder as a shell has it.
+    """Returns a path that a user typed, as a str, with `~` for the home folder as a shell has it.
+
+    Args:
+      path: a str or os.PathLike.
 
     Raises:
       UserError: it is empty, or an address such as gs://bucket/run, or cannot be told to
         TensorFlow.
     """
+    path = os.fspath(path)
     if not path:  # A shell writes this for a variable that is not set: "$FOLDER".
         raise UserError("a path is empty; name a file or folder")
     if re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
@@ -232,7 +293,7 @@ def make_folder(path):
     Raises:
       UserError: it cannot be made, or nothing can be written there.
     """
-    path = local_path(str(path))
+    path = local_path(path)
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -251,6 +312,7 @@ def plain_folder(folder):
     Raises:
       UserError: such a path needs the system's temporary folder, which cannot be written to.
     """
+    folder = os.fspath(folder)
     if not PATTERN.search(folder):
         yield folder
         return

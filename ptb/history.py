@@ -137,7 +137,7 @@ def read_events(path):
     """Returns (the events in a file, whether it is whole); those before the damage are returned."""
     events = []
     try:
-        for event in tf.train.summary_iterator(path):
+        for event in tf.train.summary_iterator(os.fspath(path)):
             events.append(event)
     except (tf.errors.DataLossError, DecodeError):
         return events, False

@@ -26,7 +26,7 @@ from ptb import checkpoint, command_line, files, reader, rnn
 from ptb.errors import UserError
 from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.progress import Progress, counted
-from ptb.quiet import session_config, tf
+from ptb.quiet import refuse_forked, session_config, tf
 
 SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
 WORDS_A_STEP = 5  # number of words of each of them that are read in one step
@@ -56,6 +56,8 @@ class LanguageModel:
     A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
     Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are. In a
     vocabulary without `<unk>`, which a checkpoint of the tutorial may have, they are a UserError.
+    TensorFlow cannot be forked: another process needs a model of its own, and has to be started
+    with multiprocessing's method "spawn"; in a forked one every question is a UserError.
 
     Attributes:
       vocabulary: the words, by id.
@@ -137,7 +139,7 @@ class LanguageModel:
             self._text = self._network(self.config.batch_size, self.config.num_steps)
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
-            self._session = tf.Session(config=session_config())
+            self._opened = tf.Session(config=session_config())
             for name, variable in self._variables.items():
                 checkpoint.assign(self._session, variable, values[name])
 
@@ -149,7 +151,13 @@ class LanguageModel:
 
     def close(self):
         """Frees the memory of the model, which cannot be asked any more."""
-        self._session.close()
+        self._opened.close()
+
+    @property
+    def _session(self):
+        """The session, which a forked process cannot ask; UserError there."""
+        refuse_forked()
+        return self._opened
 
     def _network(self, batch_size, num_steps):
         """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
@@ -599,7 +607,9 @@ def _generate(model, args):
 def _next(model, args):
     say_unknown(model, args.prompt)
     for word, probability in model.next_words(args.prompt, args.top_k):
-        print(f"{probability:8.4f}  {word}")
+        # Among very many words even the likeliest may have less than the last of four decimals.
+        shown = f"{probability:8.4f}" if probability >= 0.001 else f"{probability:8.2e}"
+        print(f"{shown}  {word}")
 
 
 def _similar(model, args):

@@ -1,4 +1,4 @@
-"""Draws learning curves and the inside of a trained model as a PNG, where matplotlib is installed.
+"""Draws learning curves and the inside of a trained model, where matplotlib is installed.
 
     python -m ptb.plot Out/small
     python -m ptb.plot curves Out/small Out/medium --output curves.png
@@ -10,17 +10,21 @@ is meant where no command is named; a run's folder that is called like a command
 path, such as ./gates. gates draws what every unit of a model computes at each word of a sentence,
 and units looks for units that follow where in its line a word stands. A model is what
 python -m ptb.language_model takes for one.
+
+A picture is in the folder Out unless --output names another file, whose ending, .png, .pdf or .svg,
+decides what it is. `-` is a PNG on stdout.
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import itertools
 import logging
 import math
 import os
+import re
 import sys
-import textwrap
-import types
 import warnings
 
 import numpy as np
@@ -32,8 +36,12 @@ from ptb.progress import columns
 from ptb.units import EXPLANATIONS
 
 COLUMNS = "epoch", "train_perplexity", "valid_perplexity"
+FORMATS = "png", "pdf", "svg"
+OLDEST_MATPLOTLIB = 3, 7  # It is the first that puts a legend outside of the axes.
+OUT = "Out"  # the folder of pictures that are not told where to go
 CHINESE_FONTS = (
-    "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC",
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB",
     "Noto Sans CJK JP",  # Older versions of matplotlib know all of Noto's by this name.
 )
 # Its brightness only ever grows, so that it can be read in grey and by who does not see red or
@@ -42,6 +50,10 @@ COLOURS = "cividis"
 MOST_WORDS = 60  # of a prompt, in a picture of gates
 MOST_UNITS = 40  # of a layer in such a picture
 LONGEST_WORD = 20  # signs of a word that are shown, where words stand below each other
+NUM_COLOURS = 10  # of curves; more could not be told apart
+MARKERS = ".s^vDP<X>p"  # of curves: the first for so many runs, the second for the next, and so on
+LARGEST = 1e200  # perplexity that is drawn; with the margins of the axes, numbers end at 1e308
+LEGEND_WIDTH = 90  # columns of a row of the legend below them
 PANELS = {  # {field of rnn.Gates: its names in a picture}; the article names the gates so
     "forget_gate": ("forget gate", "遗忘门"),
     "input_gate": ("input gate", "输入门"),
@@ -77,82 +89,253 @@ def read_history(folder):
 
 
 def load_matplotlib():
-    """Returns what the pictures need of matplotlib: {pyplot, ticker, chinese_fonts}.
+    """Returns the package matplotlib, with those of its modules that the pictures need.
 
     Raises:
-      UserError: it is not installed.
+      UserError: it is not installed, too old, or cannot be loaded.
     """
     try:
+        matplotlib = _import_matplotlib()
+    except Exception as error:  # Where versions do not fit together it may be any.
+        if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
+            raise UserError("matplotlib is not installed: pip install matplotlib") from error
+        raise UserError(
+            f"matplotlib cannot be loaded ({type(error).__name__}: {error}): "
+            "pip install --force-reinstall matplotlib"
+        ) from error
+    if matplotlib.__version_info__ < OLDEST_MATPLOTLIB:
+        raise UserError(
+            f"matplotlib {matplotlib.__version__} is too old: pip install --upgrade matplotlib"
+        )
+    return matplotlib
+
+
+def _import_matplotlib():
+    """Imports matplotlib, also where MPLBACKEND names a backend that is not installed.
+
+    A notebook passes that variable on to its processes. matplotlib fails on it when it is imported,
+    and the pictures need none of these backends.
+    """
+    is_first = "matplotlib" not in sys.modules
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
         import matplotlib
-    except ImportError as error:
-        raise UserError("matplotlib is not installed: pip install matplotlib") from error
-    matplotlib.use("Agg")  # This backend draws into files and needs no window.
-    from matplotlib import font_manager, pyplot, ticker
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if is_first and backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # for who draws in windows afterwards
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure
+    import matplotlib.legend_handler
+    import matplotlib.style  # noqa: F401
 
-    fonts = [name for name in CHINESE_FONTS if name in font_manager.get_font_names()]
-    # For every sign matplotlib takes the first of these fonts that has it.
-    pyplot.rcParams["font.family"] = ["DejaVu Sans", *fonts]
-    # Otherwise what stands between two dollar signs would be read as mathematics.
-    pyplot.rcParams["text.parse_math"] = False
-    warnings.filterwarnings("ignore", "Glyph .* missing from")
-    # It would complain that a Chinese font has no bold signs.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    return types.SimpleNamespace(pyplot=pyplot, ticker=ticker, chinese_fonts=fonts)
+    return matplotlib
 
 
-def save(pyplot, figure, output, dpi):
-    """Writes a figure as a PNG, and closes it.
+def chinese_fonts(font_manager):
+    """Returns which of CHINESE_FONTS are installed."""
+    if not {*CHINESE_FONTS} & {*font_manager.get_font_names()}:
+        # matplotlib keeps a list of the fonts, and looks for no others than those.
+        known = {font.fname for font in font_manager.fontManager.ttflist}
+        for path in {*font_manager.findSystemFonts()} - known:
+            with contextlib.suppress(Exception):  # Any may be damaged.
+                font_manager.fontManager.addfont(path)
+    return [name for name in CHINESE_FONTS if name in font_manager.get_font_names()]
+
+
+@contextlib.contextmanager
+def picture(output, dpi):
+    """Yields (matplotlib, an empty figure), and writes the figure to a path when the block ends.
+
+    matplotlib's settings are its defaults within the block, and afterwards what they were: neither
+    what a process has set nor a matplotlibrc or MPLBACKEND matters here, and nothing of it changes.
+
+    Raises:
+      UserError: matplotlib cannot be used, or the path cannot be written.
+    """
+    matplotlib = load_matplotlib()
+    settings = {
+        # For every sign matplotlib takes the first of these fonts that has it.
+        "font.family": ["DejaVu Sans", *chinese_fonts(matplotlib.font_manager)],
+        # Otherwise what stands between two dollar signs would be read as mathematics.
+        "text.parse_math": False,
+    }
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        matplotlib.style.context(["default", settings]),
+    ):
+        warnings.filterwarnings("always", "Glyph .* missing from")
+        log.setLevel(logging.ERROR)  # It would complain that a Chinese font has no bold signs.
+        try:
+            figure = matplotlib.figure.Figure(layout="constrained")
+            matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+            yield matplotlib, figure
+            save(figure, output, dpi)
+        finally:
+            log.setLevel(level)
+    _say_missing(caught)
+
+
+def _say_missing(caught):
+    """Prints which signs have no font, as matplotlib's warnings tell, and passes on the others."""
+    missing = {}  # {sign: what matplotlib calls it}
+    for warning in caught:
+        found = re.match(r"Glyph (\d+) (.*) missing from", str(warning.message))
+        if found:
+            missing[chr(int(found[1]))] = found[2]
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if missing:
+        signs = " ".join(missing) if len(missing) <= 10 else " ".join([*missing][:10]) + " …"
+        line = f"Drawn as boxes, as no font of the pictures has them: {signs}"
+        if re.search("CJK|KANA|HANGUL", " ".join(missing.values())):
+            line += "; install the package fonts-noto-cjk (its name in Debian and Ubuntu)"
+        print(line, file=sys.stderr)
+
+
+def save(figure, output, dpi):
+    """Writes a figure to a path, in the format that its ending names.
 
     Raises:
       UserError: the file cannot be written.
     """
-    try:
-        with files.whole(output) as unfinished:
-            figure.savefig(unfinished, format="png", dpi=dpi, pil_kwargs={"optimize": True})
-    except OSError as error:
-        raise UserError(f"--output: cannot write {output} ({error.strerror})") from error
-    finally:
-        pyplot.close(figure)
+    format_ = _format(output)
+    options = {"pil_kwargs": {"optimize": True}} if format_ == "png" else {}
+    data = io.BytesIO()  # A pipe, unlike this, is not read and written in any order.
+    figure.savefig(data, format=format_, dpi=dpi, **options)
+    with files.output(output) as file:
+        file.write(data.getbuffer())
+
+
+def _format(output):
+    """Returns the one of FORMATS that a path stands for, by its ending; None where for none."""
+    ending = os.path.splitext(output)[1].lower()
+    if ending[1:] in FORMATS:
+        return ending[1:]
+    return "png" if output in files.STDOUT or files.is_stream(output) else None
+
+
+def checked_output(output):
+    """Returns the path of a picture as a str; the folder OUT is made where it is missing.
+
+    Raises:
+      UserError: it has the ending of no format, or cannot be written.
+    """
+    output = files.local_path(output)
+    if _format(output) is None:
+        raise UserError(f"{output}: a picture's name ends in .png, .pdf or .svg")
+    if os.path.dirname(output) == OUT:
+        with contextlib.suppress(OSError):  # That it cannot be made is found below.
+            os.makedirs(OUT, exist_ok=True)
+    files.check_writable(output)
+    return output
 
 
 def draw(folders, output):
-    """Writes a PNG with the train and valid perplexity of each run by epoch.
+    """Writes a picture with the train and valid perplexity of each run by epoch.
+
+    Args:
+      folders: the runs' folders.
+      output: the file to write.
 
     Raises:
-      UserError: a run has no history, matplotlib is missing, or `output` cannot be written.
+      UserError: a run has no history, there are more runs than fit, matplotlib is missing, or
+        `output` cannot be written.
     """
-    output = files.local_path(str(output))
-    folders = [files.local_path(str(folder)) for folder in folders]
+    output = checked_output(output)
+    folders = [files.local_path(folder) for folder in folders]
+    if len(folders) > NUM_COLOURS * len(MARKERS):
+        raise UserError(f"there are {len(folders)} runs; {NUM_COLOURS * len(MARKERS)} fit")
     histories = [read_history(folder) for folder in folders]
-    matplotlib = load_matplotlib()
 
-    figure, axes = matplotlib.pyplot.subplots(figsize=(8, 5), layout="constrained")
-    finite = []
-    for number, (folder, history) in enumerate(zip(folders, histories)):
-        name = os.path.normpath(folder)
-        for what, style in ("train", "--"), ("valid", "-"):
-            values = history[f"{what}_perplexity"]
-            axes.plot(history["epoch"], values, style, color=f"C{number}", marker=".",
-                      label=f"{what} {values[-1]:.2f}, {name}")
-            finite += [value for value in values if math.isfinite(value)]
-        # The earlier versions of history.csv have no column that tells the best epoch.
-        best, epoch = min(zip(history["valid_perplexity"], history["epoch"]))
-        axes.plot(epoch, best, "*", color=f"C{number}", markersize=12,
-                  label=f"best: valid {best:.2f} in epoch {epoch:.0f}, {name}")
-    axes.set(xlabel="epoch", ylabel="perplexity", yscale="log", title="Learning curves")
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    ticks = [base * 10**power for power in range(9) for base in (1, 1.5, 2, 3, 4, 5, 7)]
-    low, high = min(finite, default=1), max(finite, default=10)
-    axes.set_yticks([tick for tick in ticks if low / 1.3 <= tick <= high * 1.3], minor=False)
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save(matplotlib.pyplot, figure, output, dpi=150)
+    with picture(output, dpi=150) as (matplotlib, figure):
+        axes = figure.subplots()
+        handles, labels, drawn = [], [], []
+        for number, (folder, history) in enumerate(zip(folders, histories)):
+            train, valid = history["train_perplexity"], history["valid_perplexity"]
+            # The earlier versions of history.csv have no column that tells the best epoch.
+            best, epoch = min(zip(valid, history["epoch"]))
+            style = {
+                "color": f"C{number % NUM_COLOURS}", "marker": MARKERS[number // NUM_COLOURS],
+                "markersize": 6 if number < NUM_COLOURS else 4,
+            }
+            star = style | {"marker": "*", "markersize": 12}
+            handles.append(tuple(
+                axes.plot(x, np.where(np.less(y, LARGEST), y, np.inf), linestyle=line, **look)[0]
+                for x, y, line, look in [
+                    (history["epoch"], train, "--", style), (history["epoch"], valid, "-", style),
+                    ([epoch], [best], "none", star),
+                ]
+            ))
+            drawn += [value for value in train + valid if 0 < value < LARGEST]
+            labels.append(_in_rows(
+                f"train {_shown(train[-1])}, valid {_shown(valid[-1])}, "
+                f"best {_shown(best)} in epoch {epoch:.0f}, {os.path.normpath(folder)}",
+                LEGEND_WIDTH,
+            ))
+        axes.set(xlabel="epoch", ylabel="perplexity", yscale="log", title="Learning curves")
+        epochs = [epoch for history in histories for epoch in history["epoch"]]
+        margin = 0.05 * (max(epochs) - min(epochs)) or 0.5
+        axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        low, high = min(drawn, default=1), max(drawn, default=10)
+        factor = 1.02 * (high / low) ** 0.05
+        low, high = low / factor, high * factor
+        axes.set_ylim(low, high)
+        axes.set_yticks(_ticks(matplotlib.ticker, low, high))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+        axes.grid(alpha=0.3)
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", handlelength=9, fontsize=9,
+            handler_map={tuple: matplotlib.legend_handler.HandlerTuple(ndivide=None, pad=1)},
+        )
+        # The legend has a place of its own below the axes, however large it is.
+        width, height = legend.get_window_extent().size / figure.dpi
+        figure.set_size_inches(max(8, width + 0.5), 5 + height)
+
+
+def _shown(perplexity):
+    """Returns a perplexity as the legend has it."""
+    return f"{perplexity:.2f}" if perplexity < 1e6 else f"{perplexity:.3g}"
+
+
+def _ticks(ticker, low, high):
+    """Returns some round numbers from low to high, both > 0, for an axis of logarithms.
+
+    Args:
+      ticker: matplotlib's module of that name.
+    """
+    if high < 3 * low:
+        ticks = ticker.MaxNLocator(8).tick_values(low, high)
+    else:
+        factors = [1]
+        if high < 1e4 * low:
+            factors = [1, 1.5, 2, 3, 4, 5, 7] if high < 100 * low else [1, 2, 5]
+        first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
+        powers = range(first, last + 1, (last - first) // 10 + 1)
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _in_rows(text, width):
+    """Returns a text with line ends in it, where so many columns of a row are full."""
+    rows = [""]
+    for sign in text:
+        if columns(rows[-1] + sign) > width:
+            rows.append("")
+        rows[-1] += sign
+    return "\n".join(rows)
 
 
 def draw_gates(model, prompt, output, layer=None, units=None):
-    """Writes a PNG with what the units of a model compute at each word of a prompt.
+    """Writes a picture of what the units of a model compute at each word of a prompt.
 
     On top stands how much each word surprised the model (-log2 p, in bits), with the probability of
     the likeliest word in its place and that word, in bold where the model was right. Below, for
@@ -172,8 +355,7 @@ def draw_gates(model, prompt, output, layer=None, units=None):
     """
     from ptb.reader import EOS, split_words
 
-    output = files.local_path(str(output))
-    matplotlib = load_matplotlib()
+    output = checked_output(output)
     if len(split_words(prompt)) > MOST_WORDS:
         raise UserError(f"the prompt has {len(split_words(prompt))} words; {MOST_WORDS} fit")
     if units is not None and len({*units}) > MOST_UNITS:
@@ -197,30 +379,31 @@ def draw_gates(model, prompt, output, layer=None, units=None):
     num_columns = 3 if num_words <= 20 else 2
     panel_rows = len(PANELS) // num_columns
     panel_heights = [0.5 + 0.11 * len(chosen[layer]) for layer in layers for _ in range(panel_rows)]
-    figure, axes = matplotlib.pyplot.subplots(
-        1 + len(panel_heights), num_columns, squeeze=False, layout="constrained",
-        figsize=(num_columns * max(2.5, 1.2 + 0.22 * num_words), 4 + sum(panel_heights)),
-        height_ratios=[1.5, *panel_heights],
-    )
-    letters = int(15 * figure.get_figwidth())  # as many fit beside each other
-    figure.suptitle(textwrap.fill(model.description, letters), fontsize=8)
     expected = model.surprises(prompt)
     words = [EOS, *(word for word, *_ in expected)]
-    for above in axes[0]:
-        _draw_surprises(above, expected)
-        _label_words(above, words)
-    for row, layer in enumerate(layers):
-        panels = axes[1 + row * panel_rows : 1 + (row + 1) * panel_rows]
-        for panel, (name, titles) in zip(panels.flat, PANELS.items()):
-            _draw_heat_map(panel, getattr(gates, name)[layer], chosen[layer], scales[name])
-            title = " ".join(titles if matplotlib.chinese_fonts else titles[:1])
-            panel.set_title(f"layer {layer + 1}: {title}", fontsize=9)
-            _label_words(panel, words)
-        for panel in panels[:-1].flat:
-            panel.tick_params(labelbottom=False)
-        for panel in panels[:, 0]:
-            panel.set_ylabel("unit", fontsize=8)
-    save(matplotlib.pyplot, figure, output, dpi=100)
+    with picture(output, dpi=100) as (matplotlib, figure):
+        width = num_columns * max(2.5, 1.2 + 0.22 * num_words)
+        figure.set_size_inches(width, 4 + sum(panel_heights))
+        axes = figure.subplots(
+            1 + len(panel_heights), num_columns, squeeze=False, height_ratios=[1.5, *panel_heights]
+        )
+        # So many columns fit beside each other.
+        figure.suptitle(_in_rows(model.description, int(15 * width)), fontsize=8)
+        for above in axes[0]:
+            _draw_surprises(above, expected)
+            _label_words(above, words)
+        has_chinese = chinese_fonts(matplotlib.font_manager)
+        for row, layer in enumerate(layers):
+            panels = axes[1 + row * panel_rows : 1 + (row + 1) * panel_rows]
+            for panel, (name, titles) in zip(panels.flat, PANELS.items()):
+                _draw_heat_map(panel, getattr(gates, name)[layer], chosen[layer], scales[name])
+                title = " ".join(titles if has_chinese else titles[:1])
+                panel.set_title(f"layer {layer + 1}: {title}", fontsize=9)
+                _label_words(panel, words)
+            for panel in panels[:-1].flat:
+                panel.tick_params(labelbottom=False)
+            for panel in panels[:, 0]:
+                panel.set_ylabel("unit", fontsize=8)
 
 
 def _from_0(flag, numbers, count):
@@ -279,14 +462,17 @@ def _draw_surprises(axes, expected):
     axes.set_ylabel("surprise (bits)", fontsize=8)
     axes.tick_params(labelsize=6)
     top = axes.secondary_xaxis("top")
-    labels = [f"{probability:.2f} {_shortened(word)}" for *_, word, probability in expected]
+    labels = [
+        (f"{p:.2f}" if p >= 0.01 else f"{p:.0e}") + f" {_shortened(word)}"
+        for *_, word, p in expected
+    ]
     top.set_xticks(places, labels, rotation=90, fontsize=8)
     for label, (word, _, likeliest, _) in zip(top.get_xticklabels(), expected):
         label.set_fontweight("bold" if word == likeliest else "normal")
 
 
 def draw_text(words, values, title, output):
-    """Writes a PNG with a text, each word coloured by its value, as much of it as fits.
+    """Writes a picture of a text, each word coloured by its value, as much of it as fits.
 
     Args:
       words: the words of the text; after each `<eos>` a new row begins.
@@ -297,26 +483,23 @@ def draw_text(words, values, title, output):
     Raises:
       UserError: matplotlib is missing, or `output` cannot be written.
     """
-    output = files.local_path(str(output))
-    matplotlib = load_matplotlib()
+    output = checked_output(output)
     places = _places(words)
     rows = places[-1][1] + 1
     scale = np.abs(values[: len(places)]).max() or 1.0
-    colours = matplotlib.pyplot.cm.ScalarMappable(
-        matplotlib.pyplot.Normalize(-scale, scale), COLOURS
-    )
-    figure, axes = matplotlib.pyplot.subplots(
-        figsize=(1 + 0.085 * PASSAGE_WIDTH, 1.2 + 0.22 * rows), layout="constrained"
-    )
-    fonts = ["DejaVu Sans Mono", *matplotlib.chinese_fonts]
-    for (x, y, width), word, value in zip(places, words, values):
-        axes.add_patch(matplotlib.pyplot.Rectangle((x, y), width, 1, color=colours.to_rgba(value)))
-        axes.text(x + width / 2, y + 0.5, _shortened(word), ha="center", va="center", fontsize=8,
-                  family=fonts, color="white" if value < 0 else "black")
-    axes.set(xlim=(0, PASSAGE_WIDTH), ylim=(rows, 0), title=title)
-    axes.axis("off")
-    figure.colorbar(colours, ax=axes, location="bottom", shrink=0.5, label="cell state")
-    save(matplotlib.pyplot, figure, output, dpi=100)
+    with picture(output, dpi=100) as (matplotlib, figure):
+        figure.set_size_inches(1 + 0.085 * PASSAGE_WIDTH, 1.2 + 0.22 * rows)
+        axes = figure.subplots()
+        colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-scale, scale), COLOURS)
+        fonts = ["DejaVu Sans Mono", *chinese_fonts(matplotlib.font_manager)]
+        for (x, y, width), word, value in zip(places, words, values):
+            box = matplotlib.patches.Rectangle((x, y), width, 1, color=colours.to_rgba(value))
+            axes.add_patch(box)
+            axes.text(x + width / 2, y + 0.5, _shortened(word), ha="center", va="center",
+                      fontsize=8, family=fonts, color="white" if value < 0 else "black")
+        axes.set(xlim=(0, PASSAGE_WIDTH), ylim=(rows, 0), title=title)
+        axes.axis("off")
+        figure.colorbar(colours, ax=axes, location="bottom", shrink=0.5, label="cell state")
 
 
 def _places(words):
@@ -338,7 +521,7 @@ def _places(words):
 
 def _curves(args):
     draw(args.runs, args.output)
-    print(f"Learning curves in {args.output}")
+    print(f"Learning curves in {args.output}", file=args.said)
 
 
 def _gates(args):
@@ -348,7 +531,7 @@ def _gates(args):
     with model_of(args) as model:
         say_unknown(model, args.prompt)
         draw_gates(model, args.prompt, args.output, args.layer, args.units)
-    print(f"Gates in {args.output}")
+    print(f"Gates in {args.output}", file=args.said)
 
 
 def _units(args):
@@ -361,9 +544,9 @@ def _units(args):
     with model_of(args) as model:
         say_unknown(model, words)
         found = units.best_explained(model, words, args.by)
-        print("layer", "unit", "explained_by", "correlation", sep="\t")
-        for unit in found:
-            print(unit.layer, unit.number, unit.explained_by, f"{unit.correlation:.3f}", sep="\t")
+        rows = [(*unit[:3], f"{unit.correlation:.3f}") for unit in found]
+        for row in ("layer", "unit", "explained_by", "correlation"), *rows:
+            print(*row, sep="\t", file=args.said)
         words = units.as_read(model, words)
         words = words[: len(_places(words))]
         states = [*model.cell_states([[reader.EOS, *words]])][1:]
@@ -374,7 +557,7 @@ def _units(args):
         words, [state[0, best.layer - 1, best.number - 1] for state in states],
         f"Cell state of {name} ({explanation})", args.output,
     )
-    print(f"Text coloured by {name} in {args.output}")
+    print(f"Text coloured by {name} in {args.output}", file=args.said)
 
 
 def _unit_numbers(text):
@@ -390,7 +573,9 @@ def _parser():
 
     def command(function, help_, output):
         added = parser.command(function, help_)
-        added.add_argument("--output", default=output, help=f"the file to write ({output})")
+        output = os.path.join(OUT, output)
+        added.add_argument("--output", default=output,
+                           help=f"the .png, .pdf or .svg to write; - is a PNG on stdout ({output})")
         return added
 
     curves = command(_curves, "Draws the perplexities of runs by epoch.", "learning_curves.png")
@@ -419,6 +604,8 @@ def main(argv=None):
         if argv[:1] not in (["curves"], ["gates"], ["units"], ["-h"], ["--help"]):
             argv = ["curves", *argv]
         args = _parser().parse_args(argv)
+        args.output = checked_output(args.output)
+        args.said = files.said_beside(args.output)
         args.function(args)
 
 

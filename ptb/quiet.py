@@ -16,6 +16,8 @@ import os
 import subprocess
 import sys
 
+from ptb.errors import UserError
+
 FORGET = b"\0"  # the last byte that the keeper gets where nobody needs what it keeps
 KEEPER = f"""
 import signal, sys
@@ -87,6 +89,21 @@ def _load():
 
 
 tf = _TensorFlow()
+_process = None  # the id of the one that made the first session
+
+
+def refuse_forked():
+    """Raises UserError in a process that was forked from one that had a session.
+
+    TensorFlow's threads are not there in such a process, and whoever asks it waits for ever.
+    """
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise UserError(
+            "this process was forked from one that uses TensorFlow, which cannot be forked: start "
+            'it with multiprocessing.get_context("spawn") and load the model in it'
+        )
 
 
 def session_config():
@@ -95,7 +112,10 @@ def session_config():
     Operations without a kernel for a device go where they have one (soft placement). The memory of
     a GPU is taken as it is needed: TensorFlow would take all of it at once, and nobody could ask a
     model on the same GPU while it still trains.
+
+    Raises UserError in a forked process, see refuse_forked.
     """
+    refuse_forked()
     options = tf.ConfigProto(allow_soft_placement=True)
     options.gpu_options.allow_growth = True
     return options

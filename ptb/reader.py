@@ -19,6 +19,7 @@ import sys
 
 import numpy as np
 
+from ptb import files
 from ptb.errors import UserError
 from ptb.progress import Progress, counted
 from ptb.quiet import tf
@@ -302,7 +303,7 @@ def _file_to_word_ids(filename, word_to_id):
 def _refuse_pipes(paths):
     """Raises UserError for what is neither a file nor a folder; a corpus is read more than once."""
     for path in paths:
-        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        if files.is_stream(path):
             raise UserError(f"{path} is no regular file; a corpus is read more than once")
 
 

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 import configs
 import lstm
 import models
-from ptb import command_line, files, progress, run
+from ptb import command_line, files, plot, progress, run
 from ptb.quiet import tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -84,6 +84,15 @@ def terminal(monkeypatch):
         monkeypatch.setattr(progress, "INTERVAL", 0)
 
     return begin
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, which stay as they were drawn."""
+    pytest.importorskip("matplotlib")
+    kept = []
+    monkeypatch.setattr(plot, "save", lambda figure, output, dpi: kept.append(figure))
+    return kept
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """What leaves the project, read by others: TensorFlow alone, gensim, TensorBoard's projector."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -150,10 +151,12 @@ def test_signatures_say_what_they_take_and_give(ask):
             for name, info in tensors.items()
         }
 
+    next_words = ({"text": ("string", [-1]), "top_k": ("int32", [])},
+                  {"words": ("string", [-1, -1]), "probabilities": ("float32", [-1, -1])})
     assert {name: (shown(signature.inputs), shown(signature.outputs))
             for name, signature in ask.signatures.items()} == {
-        "next_words": ({"text": ("string", [-1]), "top_k": ("int32", [])},
-                       {"words": ("string", [-1, -1]), "probabilities": ("float32", [-1, -1])}),
+        "serving_default": next_words,  # for a client that names none
+        "next_words": next_words,
         "log_prob": ({"text": ("string", [-1])}, {"log_prob": ("float64", [-1])}),
     }
 
@@ -318,6 +321,13 @@ def test_what_was_written_is_said(trained, tmp_path, capsys):
     (["vectors", "{trained}", "/dev/full"], "cannot write /dev/full: No space left on device"),
     (["vectors", "{trained}", "{new}", "--matrix", "kernel"], "invalid choice: 'kernel'"),
     (["vectors", "{trained}", "{new}", "--projector", "{full}"], "full is not empty; name"),
+    (["vectors", "{trained}", "{full}", "--projector", "{new}"], "cannot write {full}: Is a dir"),
+    (["vectors", "{trained}", "{new}", "--projector", "{new}"], "in the projector's folder"),
+    (["vectors", "{trained}", "{new}/v", "--projector", "{new}"], "in the projector's folder"),
+    (["vectors", "{nothing}", "{new}.txt.bz2"], "new.txt.bz2: vectors are not written as .bz2"),
+    (["vectors", "{nothing}", "{new}/v"], "cannot write {new}/v: No such file or directory"),
+    (["vectors", "{trained}", "--projector", "-"], "- is stdout, which takes no folder"),
+    (["saved_model", "{trained}", "-"], "- is stdout, which takes no folder"),
     (["vectors", "{trained}"], "nowhere to write to: name a file, or a folder with --projector"),
     (["weights", "{trained}"], "invalid choice: 'weights'"),
     ([], "required: command"),
@@ -337,6 +347,25 @@ def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
     assert message.format(**names) in line
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     assert (tmp_path / "full" / "file").read_text() == "somebody's"
+
+
+def test_vectors_that_are_compressed(model, tmp_path):
+    export.write_vectors(model, tmp_path / "v.txt")
+    export.write_vectors(model, tmp_path / "v.txt.GZ")
+    with gzip.open(tmp_path / "v.txt.GZ") as file:
+        assert file.read() == (tmp_path / "v.txt").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdout"])
+def test_vectors_on_stdout(path, trained, model, tmp_path, capsysbinary):
+    """Nothing else is there."""
+    export.write_vectors(model, tmp_path / "v.txt")
+    export.main(["vectors", str(trained), path, "--projector", str(tmp_path / "projector")])
+    out, err = capsysbinary.readouterr()
+    assert out == (tmp_path / "v.txt").read_bytes()
+    assert err.decode().splitlines()[1:] == [
+        f"Files for TensorBoard's projector in {tmp_path}/projector", f"Word vectors in {path}"
+    ]
 
 
 def test_unknown_matrix(model, tmp_path):

@@ -142,6 +142,49 @@ def test_device_stays_a_device():
     assert pathlib.Path("/dev/null").is_char_device()
 
 
+def write_output(path):
+    with files.output(path) as file:
+        file.write(b"new")
+
+
+def test_output_is_whole_or_stdout(tmp_path, capsysbinary):
+    write_output(tmp_path / "file")
+    for name in files.STDOUT:
+        write_output(name)
+    assert capsysbinary.readouterr().out == b"new" * len(files.STDOUT)
+    assert (tmp_path / "file").read_text() == "new"
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/no/file: No such file or dir"):
+        write_output(tmp_path / "no" / "file")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="there are no names for pipes here")
+def test_pipe_is_written_to_as_it_is():
+    """Its name leads to one that is none of a file: /proc/1/fd/pipe:[2]."""
+    reading, writing = os.pipe()
+    write_output(f"/dev/fd/{writing}")
+    assert os.read(reading, 10) == b"new"
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        write_output(f"/dev/fd/{writing}")
+    os.close(writing)
+
+
+def test_what_can_be_written_is_known_before(tmp_path):
+    (tmp_path / "file").write_text("old")
+    for name in tmp_path / "file", tmp_path / "new", "/dev/null", "-":
+        files.check_writable(name)
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "old"
+    for name, reason in (tmp_path, "Is a directory"), (tmp_path / "no" / "file", "No such file"):
+        with pytest.raises(UserError, match=f"cannot write {name}: {reason}"):
+            files.check_writable(name)
+
+
+def test_path_of_any_kind(tmp_path):
+    assert files.local_path(tmp_path) == str(tmp_path)
+    assert files.local_path(pathlib.Path("~", "a")) == os.path.expanduser("~/a")
+
+
 @pytest.mark.parametrize("name", ["nt", "posix"])
 def test_file_that_windows_does_not_replace(name, monkeypatch, capsys):
     monkeypatch.setattr(files, "os", System(name=name))

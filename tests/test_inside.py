@@ -1,6 +1,7 @@
 """The inside of a trained model: gates against the NumPy reference, units, and their pictures."""
 
 import itertools
+import os
 import shutil
 import struct
 import sys
@@ -203,20 +204,6 @@ def size_of(path):
     return struct.unpack(">II", data[16:24])
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved, which stay as they were drawn."""
-    pytest.importorskip("matplotlib")
-    kept = []
-
-    def save(pyplot, figure, output, dpi):
-        kept.append(figure)
-        pyplot.close(figure)
-
-    monkeypatch.setattr(plot, "save", save)
-    return kept
-
-
 def labels(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
@@ -292,9 +279,18 @@ def test_shortest_and_longest_picture(prompt, model, figures):
 def test_chinese_names_where_there_is_a_font(fonts, model, figures, monkeypatch):
     font_manager = pytest.importorskip("matplotlib.font_manager")
     monkeypatch.setattr(font_manager, "get_font_names", lambda: fonts)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
     plot.draw_gates(model, "w1", "gates.png", layer=1)
     titles = [panel.get_title() for panel in images(figures[0])]
     assert titles[0] == f"layer 1: forget gate{' 遗忘门' if fonts else ''}"
+
+
+def test_small_probabilities_are_not_zero(figures):
+    """As they are where there are very many words."""
+    with plot.picture("x.png", dpi=100) as (_, figure):
+        plot._draw_surprises(figure.subplots(), [("a", 1.0, "b", 0.25), ("c", 20.0, "d", 2.13e-6)])
+    above = figures[0].axes[0].child_axes[0].xaxis
+    assert labels(above) == ["0.25 b", "2e-06 d"]
 
 
 def test_units_on_the_command_line(trained, corpus, tmp_path, capsys):
@@ -359,7 +355,8 @@ def test_text_that_is_longer_than_a_picture():
     (["gates", "{run}", "--prompt", "w1", "--layer", "x"], "invalid int value"),
     (["gates", "{none}", "--prompt", "w1"], "none: no trained model there"),
     (["gates", "{damaged}", "--prompt", "w1"], "is damaged"),
-    (["gates", "{run}", "--prompt", "w1", "--output", "{none}/a.png"], "--output: cannot write"),
+    (["gates", "{run}", "--prompt", "w1", "--output", "{none}/a.png"], "none/a.png: No such file"),
+    (["gates", "{run}", "--prompt", "w1", "--output", "{none}.jpg"], "none.jpg: a picture's name"),
     (["units", "{run}"], "required: --text"),
     (["units", "{run}", "--text", "{none}"], "none: No such file or directory"),
     (["units", "{run}", "--text", "{empty}"], "the text has 0 words; to find units takes 100"),
@@ -368,13 +365,14 @@ def test_text_that_is_longer_than_a_picture():
     (["{run}", "--prompt", "w1"], "unrecognized arguments: --prompt"),
     ([], "required: run"),
 ])
-def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
+def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     (tmp_path / "empty").write_text("")
     (tmp_path / "bytes").write_bytes(b"\xff\n")
     shutil.copytree(trained / "checkpoint-000003", tmp_path / "damaged")
     (tmp_path / "damaged" / "run.json").write_text("{}")
     names = {name: tmp_path / name for name in ("none", "empty", "bytes", "damaged")}
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as status:
         plot.main([arg.format(run=trained, **names) for arg in args])
     captured = capsys.readouterr()
@@ -384,8 +382,9 @@ def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["gates", "units"])
-def test_without_matplotlib_nobody_waits(command, capsys, monkeypatch):
+def test_without_matplotlib_nobody_waits(command, capsys, tmp_path, monkeypatch):
     """The model, which is not there, is not asked for."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(language_model.LanguageModel, "load", None)
     with pytest.raises(SystemExit):
@@ -393,6 +392,28 @@ def test_without_matplotlib_nobody_waits(command, capsys, monkeypatch):
     assert capsys.readouterr().err == (
         "plot.py: matplotlib is not installed: pip install matplotlib\n"
     )
+
+
+@pytest.mark.parametrize("output", ["nowhere/x.png", "folder.png", "x.jpg"])
+@pytest.mark.parametrize("command", ["gates", "units"])
+def test_for_an_output_that_cannot_be_nobody_waits(output, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_model.LanguageModel, "load", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    option = "--prompt" if command == "gates" else "--text"
+    with pytest.raises(SystemExit) as status:
+        plot.main([command, "nowhere", option, "a", "--output", output])
+    assert status.value.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_stdout_has_the_picture_alone(trained, corpus, capsysbinary):
+    """The table, too, is on stderr then."""
+    pytest.importorskip("matplotlib")
+    plot.main(["units", str(trained), "--text", str(corpus / "ptb.valid.txt"), "--output", "-"])
+    out, err = capsysbinary.readouterr()
+    assert out.startswith(b"\x89PNG\r\n\x1a\n") and out.endswith(b"IEND\xaeB`\x82")
+    assert b"\nlayer\tunit\texplained_by\tcorrelation\n" in err and b" in -\n" in err
 
 
 def test_run_that_is_called_like_a_command(tmp_path, monkeypatch, capsys):
@@ -403,8 +424,9 @@ def test_run_that_is_called_like_a_command(tmp_path, monkeypatch, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "history.csv").write_text(text)
     pictures = []
-    for args in ["./gates"], ["curves", "gates"], ["--output", "learning_curves.png", "./gates"]:
+    output = os.path.join("Out", "learning_curves.png")
+    for args in ["./gates"], ["curves", "gates"], ["--output", output, "./gates"]:
         plot.main(args)
-        pictures.append((tmp_path / "learning_curves.png").read_bytes())
+        pictures.append((tmp_path / output).read_bytes())
     assert pictures[0] == pictures[1] == pictures[2]
-    assert capsys.readouterr().out == "Learning curves in learning_curves.png\n" * 3
+    assert capsys.readouterr().out == f"Learning curves in {output}\n" * 3

@@ -1,8 +1,10 @@
 """A trained model at work, against the NumPy reference."""
 
+import contextlib
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -87,6 +89,39 @@ def test_a_checkpoint_can_be_named_itself(trained, model):
     """As lstm.py prints it at its end, or its folder."""
     for path in trained / "checkpoint-000003" / "model.ckpt", trained / "checkpoint-000003":
         assert LanguageModel.load(str(path)).next_words("w1") == model.next_words("w1")
+
+
+def test_paths_as_pathlib_has_them(trained, corpus, tmp_path):
+    for file in (trained / "checkpoint-000003").glob("model.ckpt*"):
+        shutil.copy(file, tmp_path / file.name.replace("model.ckpt", "model.ckpt-3"))
+    expected = LanguageModel.load(str(trained)).next_words("w1")
+    for args in (trained,), (trained / "checkpoint-000003" / "model.ckpt",), (tmp_path, corpus):
+        assert LanguageModel.load(*args).next_words("w1") == expected
+    for path in trained, tmp_path / "model.ckpt-3.index":
+        assert checkpoint.read_source(path, corpus).vocabulary == reader.read_vocabulary(corpus)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.parametrize("ask", [
+    lambda model, folder: model.next_words("w1"),
+    lambda model, folder: LanguageModel.load(folder),
+], ids=["the model", "a new one"])
+def test_forked_process_is_told(ask, trained):
+    """There, TensorFlow would wait for threads that are not there."""
+    with LanguageModel.load(trained) as model:
+        model.next_words("w1")
+        process = os.fork()
+        if not process:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            with contextlib.suppress(BaseException):
+                try:
+                    ask(model, trained)
+                except UserError as error:
+                    os._exit(7 if "cannot be forked" in str(error) else 8)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 7
+        model.next_words("w1")
 
 
 @pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
@@ -563,6 +598,14 @@ def test_score_reads_stdin_and_says_unknown_words(kind, trained, tmp_path, capsy
         os.close(stdin)
         os.close(reading)
     assert len(rows) == 3 and rows[1][4] == "1"
+
+
+def test_small_probabilities_are_not_zero(trained, capsys, monkeypatch):
+    """As they are where there are very many words."""
+    answer = [("a", 0.40046), ("b", 0.00123), ("c", 0.00099), ("d", 2.134e-06)]
+    monkeypatch.setattr(LanguageModel, "next_words", lambda *_: answer)
+    language_model.main(["next", str(trained), "--prompt", "w1"])
+    assert capsys.readouterr().out == "  0.4005  a\n  0.0012  b\n9.90e-04  c\n2.13e-06  d\n"
 
 
 def test_unknown_words_are_named(trained, capsys):
