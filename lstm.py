@@ -10,7 +10,7 @@ The model is that of Zaremba, Sutskever and Vinyals, "Recurrent Neural Network R
 
     python lstm.py --config small
 
-Classes, names and order are those of the article. Where they differ, a comment says why.
+Names and order are those of the article; where something differs, a comment says why.
 """
 
 import time
@@ -47,7 +47,7 @@ flags.DEFINE_integer("seed", 1, "It decides the initial weights and the dropout.
 
 
 def data_type():
-    """Returns the type of the LSTM's outputs and state; the variables are float32, as there."""
+    """Returns the type of the LSTM's outputs and state; the variables are always float32."""
     return tf.float16 if FLAGS.use_fp16 else tf.float32
 
 
@@ -86,18 +86,16 @@ class PTBModel:
         size = config.hidden_size
         vocab_size = config.vocab_size
 
-        # tf.contrib, which has the article's cells, is gone: rnn has them under the same names.
-        # They know only states that are tuples, so that there is no state_is_tuple=True to give.
+        # tf.contrib.rnn is gone, and rnn has its cells. Their states are always tuples, so there is
+        # no state_is_tuple. With a forget bias of 1 a cell would keep nearly everything at first.
         def lstm_cell():
-            # A forget bias of 0 lets the cell learn from nothing what to keep; 1 would make it keep
-            # nearly everything at first, and the published perplexities are those of 0.
             return rnn.BasicLSTMCell(size, forget_bias=0.0, product_type=product_type())
 
         # Dropout sets units to 0 at random in training, so that none relies on certain others.
+        # Here the masks of all num_steps are drawn at once.
         attn_cell = lstm_cell
         if is_training and config.keep_prob < 1:
             def attn_cell():
-                # The masks of all steps are drawn at once, which is why it takes num_steps, too.
                 return rnn.DropoutWrapper(
                     lstm_cell(), output_keep_prob=config.keep_prob, num_steps=num_steps)
 
@@ -105,8 +103,8 @@ class PTBModel:
         self._initial_state = cell.zero_state(batch_size, data_type())
 
         with tf.device("/cpu:0"):
-            # Row i of the embedding is a vector that stands for word i, and is learned. The article
-            # has no cast, since it computes in float32 whatever --use_fp16 says.
+            # Row i of the embedding is a vector for word i, which is learned as all the rest is.
+            # The cast is for --use_fp16, which the article defines and does not use.
             embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
             inputs = tf.cast(tf.nn.embedding_lookup(embedding, input_.input_data), data_type())
 
@@ -118,13 +116,11 @@ class PTBModel:
         with tf.variable_scope("RNN"):
             if FLAGS.rnn_mode == "basic":
                 outputs = []
-                # Gradients go back through this loop and no further. Otherwise every step would
-                # have to propagate them back to the start of the corpus.
+                # Gradients go back through this loop and no further: not to the corpus' beginning.
                 for time_step in range(num_steps):
-                    # The first step makes the variables of the cells; all others reuse them.
-                    if time_step > 0:
+                    if time_step > 0:  # The first step has made the cells' variables.
                         tf.get_variable_scope().reuse_variables()
-                    # The dimensions of inputs are the row of the batch, the step and the unit.
+                    # Of every row of the batch, the word of this step, and of that every unit.
                     (cell_output, state) = cell(inputs[:, time_step, :], state)
                     outputs.append(cell_output)
                 outputs = tf.concat(outputs, 1)
@@ -135,13 +131,12 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # The article computes matmul(output, softmax_w) + softmax_b here. This only names it: the
-        # fast mode computes it together with the loss.
+        # The article computes matmul(output, softmax_w) + softmax_b here. This only names it, since
+        # the fast mode computes it together with the loss. The weights of the words are all 1.
         logits = rnn.Logits(output, softmax_w, softmax_b, product_type())
-        # Weights of 1, which the article hands over here, are understood.
         self.loss = loss = rnn.sequence_loss_by_example(
             logits, input_.targets, fast=FLAGS.rnn_mode == "fused")
-        # Of several workers each has some of the rows; the cost is that of all. See cluster.
+        # Each of several workers has some rows of the batch; this is the average over all of them.
         self._cost = cost = cluster.average(tf.reduce_sum(loss) / batch_size)
         self._final_state = state
 
@@ -150,8 +145,8 @@ class PTBModel:
 
         self._lr = tf.Variable(0.0, trainable=False)
         tvars = tf.trainable_variables()
-        # Now and then a gradient is so large that one update would ruin the weights: it explodes.
-        # So all of them are scaled down together where their common norm is above max_grad_norm.
+        # Now and then gradients explode, and one update would ruin the weights. So they are scaled
+        # down together where the norm of all is above max_grad_norm.
         grads, _ = tf.clip_by_global_norm(
             cluster.average(tf.gradients(cost, tvars)), config.max_grad_norm)
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
@@ -200,9 +195,8 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
     Raises FloatingPointError if the cost is not finite.
     """
     epoch_size = model.input.epoch_size
-    follow = follow or run.Follower()  # This one begins at the first step, and tells nobody.
-    # The article's time.time() jumps when the system's clock is set.
-    start_time = time.perf_counter() - follow.seconds
+    follow = follow or run.Follower()  # It begins at the first step, and tells nobody.
+    start_time = time.perf_counter() - follow.seconds  # time.time() jumps when a clock is set.
     costs = follow.costs
     iters = follow.step * model.input.num_steps
     state = follow.state or session.run(model.initial_state)
@@ -259,14 +253,14 @@ def main(_):
 def train(this_run, config, raw_data):
     """Does what the article's main part does: builds the three models, trains and tests them."""
     train_data, valid_data, test_data, _ = raw_data
-    # The article's eval_config reads the test text one word at a time, and so do its perplexity
-    # and ours; but TextInput reads batch_size rows side by side, which is many times faster.
+    # The article reads the test text one word at a time (batch_size = num_steps = 1). TextInput
+    # comes to the same perplexity, and reads batch_size rows side by side, many times faster.
     eval_config = config
     config, train_data, valid_data = cluster.own_part(config, train_data, valid_data)
 
     with tf.Graph().as_default():
         run.make_deterministic(FLAGS.seed)
-        # TensorFlow's own initializer of this name would draw other weights for another graph.
+        # TensorFlow's initializer of this name draws other weights whenever the graph changes.
         initializer = rnn.random_uniform_initializer(-config.init_scale, config.init_scale)
 
         with tf.name_scope("Train"):
@@ -286,9 +280,9 @@ def train(this_run, config, raw_data):
 
         sv = run.Supervisor()  # It is tf.train.Supervisor, without services in the background.
         with sv.managed_session() as session, this_run.going_on(session, sv, m, mvalid) as training:
-            # The article's range(config.max_max_epoch); a resumed run has fewer of them left.
+            # A run that goes on has less than the article's range(config.max_max_epoch) left.
             for i in training.epochs_left():
-                # The rate falls after max_epoch epochs: large steps first, then ever finer ones.
+                # After max_epoch epochs the rate falls: large steps first, then ever finer ones.
                 lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0)
                 learning_rate = config.learning_rate * lr_decay
                 m.assign_lr(session, learning_rate)

@@ -122,7 +122,7 @@ class DropoutWrapper:
     def _masks(self, output):
         """Returns a mask for each time step, given an output [..., batch_size, size]."""
         shape = [self._num_steps, *output.shape[-2:]]
-        return _dropout_mask(shape, self.layer, self._keep_prob, output.dtype)
+        return dropout_mask(shape, self.layer, self._keep_prob, output.dtype)
 
 
 class MultiRNNCell:
@@ -177,11 +177,11 @@ def dropout(inputs, keep_prob):
       keep_prob: the probability with which a unit stays, above 0.
     """
     batch_size, num_steps, size = inputs.shape
-    mask = _dropout_mask([num_steps, batch_size, size], 0, keep_prob, inputs.dtype)
+    mask = dropout_mask([num_steps, batch_size, size], 0, keep_prob, inputs.dtype)
     return inputs * tf.transpose(mask, [1, 0, 2])
 
 
-def _dropout_mask(shape, layer, keep_prob, dtype):
+def dropout_mask(shape, layer, keep_prob, dtype):
     """Returns the mask [num_steps, batch_size, size] of a training step: 1 / keep_prob, or 0.
 
     It is a function of the graph's seed, the training step and the layer (0 is the embedding)

@@ -44,9 +44,13 @@ def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
             "cost": model.cost,
             "state": model.final_state,
             "grads": {v.op.name: g for v, g in zip(tvars, tf.gradients(model.cost, tvars))},
-            "masks": rnn.dropout_masks(
-                config, lstm.FLAGS.seed, tf.train.get_global_step(), tf.float32
-            ),
+            "masks": [
+                rnn.dropout_mask(
+                    [config.num_steps, config.batch_size, config.hidden_size], layer, keep_prob,
+                    tf.float32,
+                )
+                for layer in range(layers + 1)
+            ],
         }
         vals = session.run(fetches, feed)
         session.run(model.train_op, feed)
@@ -77,15 +81,16 @@ def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
 
 
 def test_masks_are_fresh_and_kept_units_make_up_for_dropped_ones():
-    config = tiny(num_layers=1, num_steps=5, batch_size=20, hidden_size=100, keep_prob=0.3)
+    def drawn(layer=0, seed=1, step=0):
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.set_random_seed(seed)
+            global_step = tf.train.get_or_create_global_step()
+            mask = rnn.dropout_mask([5, 20, 100], layer, 0.3, tf.float32)
+            session.run(tf.assign(global_step, step))
+            return session.run(mask)
 
-    def masks(layer=0, seed=1, step=0):
-        return rnn.dropout_masks(config, seed, step, tf.float32)[layer]
-
-    with tf.Graph().as_default(), tf.Session() as session:
-        first, again, *others = session.run(
-            [masks(), masks(), masks(seed=2), masks(step=1), masks(layer=1)]
-        )
+    first, again = drawn(), drawn()
+    others = drawn(seed=2), drawn(step=1), drawn(layer=1)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(np.unique(first), [0, 1 / 0.3], rtol=1e-6)
     assert first.mean() == pytest.approx(1.0, abs=0.05)

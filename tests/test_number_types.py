@@ -127,10 +127,10 @@ def test_stopped_in_mid_epoch_and_continued(flag, corpus, tmp_path, monkeypatch)
     train(config, corpus, tmp_path / "whole", f"--{flag}")
     after_step = run.Follower.after_step
 
-    def stop_after_step(follower, cost, state):
-        if follower.step == 5:
+    def stop_after_step(follower, step, *args):
+        if step == 6:
             os.kill(os.getpid(), signal.SIGTERM)
-        after_step(follower, cost, state)
+        after_step(follower, step, *args)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(run.Follower, "after_step", stop_after_step)

@@ -79,20 +79,22 @@ def follow(out, corpus, stop=None, ask=None, **options):
                 )
                 for epoch in training.epochs_left():
                     follower = training.train_pass()
+                    costs = follower.costs
                     for step in range(follower.step, EPOCH_SIZE):
                         if (epoch, step) == stop:
                             raise Killed
                         if (epoch, step) == ask:
                             os.kill(os.getpid(), signal.SIGTERM)
                         session.run(count)
-                        follower.after_step(3.0 + step, None)
+                        costs += 3.0 + step
+                        follower.after_step(step + 1, 3.0 + step, costs, None)
                     follower = training.valid_pass()
-                    for _ in range(VALID_SIZE):
-                        follower.after_step(3.0, None)
+                    for step in range(VALID_SIZE):
+                        follower.after_step(step + 1, 3.0, 3.0 * (step + 1), None)
                     if (epoch, EPOCH_SIZE) == stop:
                         raise Killed
                     training.end_epoch(0.25, 9.5, math.exp(2 - epoch))
-                training.test_pass().after_step(3.0, None)
+                training.after_test_step()
                 training.finish(6.5, None)
                 return training.position
 

@@ -37,7 +37,7 @@ def main():
     one_word.batch_size = one_word.num_steps = 1
     corpus = dataset.find_corpus(args.data_path, explicit=args.data_path != "simple-examples/data")
     ids = reader.ptb_raw_data(corpus.folder, config.vocab_size)[2][: args.words]
-    initializer = rnn.uniform_initializer(config.init_scale, seed=1)
+    initializer = rnn.random_uniform_initializer(-config.init_scale, config.init_scale)
     with tf.variable_scope("Model", initializer=initializer):
         whole = lstm.PTBModel(False, config, TextInput(config, ids, "whole"))
     with tf.variable_scope("Model", reuse=True):
