@@ -49,6 +49,7 @@ from ptb.quiet import session_config, tf
 
 READY, BUSY, FAILED = range(3)  # what a worker says of itself before each message
 AGREE = 0.5  # seconds between two steps after which the workers agree whether to save or stop
+LOOK = 2.0  # seconds between two looks at whether the other workers are there
 ROUND = 1.0  # seconds after which a busy worker says once more that it is there
 LINGER = 1.0  # seconds for which a worker that ends still answers the others
 GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
@@ -125,6 +126,9 @@ class Worker:
         """Returns the `tf.ConfigProto` of a session of this worker."""
         return session_config()
 
+    def watch(self, session):
+        """To be told of a session in which this worker may wait for the others."""
+
     def compare(self, facts):
         """Raises UserError where the workers' facts {name: JSON value} differ."""
 
@@ -183,13 +187,15 @@ class Member(Worker):
         self.can_tell = True  # whether the others still wait for a message, and not for a step
         self._server = self._start_server()
         self.target = self._server.target
-        # A server cannot be stopped, and deleting it might take forever; so a thread keeps it.
-        threading.Thread(target=_keep, args=[self._server], daemon=True).start()
         self._wait_for_all()
+        self._waits = []  # of each session.run of now, how many seconds it takes already
+        self.has_ended = threading.Event()
+        # A server cannot be stopped, and deleting it might take forever; so this thread keeps it.
+        threading.Thread(target=self._watch, args=[self._server], daemon=True).start()
         with tf.Graph().as_default():
             self._own_word = tf.placeholder(tf.int32, [1, 3])
             self._all_words = self._gathered(self._own_word)
-            self._session = tf.Session(self.target, config=self.options())
+            self._session = self._opened()
 
     def options(self):
         options = session_config()
@@ -197,11 +203,53 @@ class Member(Worker):
         options.experimental.collective_nccl = True
         # Otherwise a session would wait for the others, and might compute on their devices.
         options.device_filters.append(f"/job:worker/task:{self.index}")
-        # The timeout_seconds of a collective operation would start a thread that sleeps for as
-        # long, in every step.
-        options.operation_timeout_in_ms = int(1000 * self._patience)
         options.rpc_options.num_channels_per_target = 4  # A step of small takes 0.94 of the time.
         return options
+
+    def watch(self, session):
+        run = session.run
+
+        def watched(*args, **kwargs):
+            wait = [0.0]
+            self._waits.append(wait)
+            try:
+                return run(*args, **kwargs)
+            finally:
+                self._waits.remove(wait)
+
+        session.run = watched
+
+    def _opened(self):
+        session = tf.Session(self.target, config=self.options())
+        self.watch(session)
+        return session
+
+    def _watch(self, server):
+        """Ends this process with a line when another worker is gone, or does not answer.
+
+        TensorFlow says so itself where the two have talked in the same operation before. Otherwise
+        it waits forever, and neither a time limit nor closing the session brings it back.
+        """
+        gone = set()
+        while not self.has_ended.wait(LOOK):
+            before, gone = gone, {i for i, why in self._unreachable() if why == REFUSED}
+            for wait in [*self._waits]:
+                wait[0] += LOOK  # A process that is halted does not count the time.
+                if wait[0] > LOOK and gone & before:
+                    self._give_up(f"{self._names(gone & before)} is gone; {AGAIN}")
+                if wait[0] >= self._patience:
+                    silent = self._names(i for i, _ in self._unreachable()) or "another worker"
+                    self._give_up(
+                        f"{silent} did not answer within {self._patience:g} seconds; {AGAIN}, or "
+                        "raise --wait_minutes"
+                    )
+        threading.Event().wait()
+        del server
+
+    def _give_up(self, message):
+        clear = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{clear}{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
+        os._exit(2)
 
     def compare(self, facts):
         facts = {**facts, **_checksums_of_code()}
@@ -257,7 +305,7 @@ class Member(Worker):
                 else:
                     received.append(tf.raw_ops.CollectiveBcastRecv(T=dtype, **description))
             feed_dict = dict(zip(values, session.run(variables))) if values else {}
-            with tf.Session(self.target, config=self.options()) as wire:
+            with self._opened() as wire:
                 received = wire.run(received, feed_dict)
         for variable, value in zip(variables, received):
             session.run(variable.initializer, {variable.initializer.inputs[1]: value})
@@ -268,10 +316,10 @@ class Member(Worker):
         for value in values:
             digest.update(value)
         told = self._tell(digest.hexdigest())
-        drifted = [self._name(i) for i, theirs in enumerate(told) if theirs != told[0]]
+        drifted = [i for i, theirs in enumerate(told) if theirs != told[0]]
         if drifted:
             raise UserError(
-                f"{' and '.join(drifted)}: the weights are not those of worker 0 any more, as "
+                f"{self._names(drifted)}: the weights are not those of worker 0 any more, as "
                 "happens where processors or numbers of threads differ; nothing is saved. "
                 "Use machines of one kind, then " + AGAIN
             )
@@ -283,7 +331,7 @@ class Member(Worker):
             return None, False
         seconds = time.perf_counter() - self._agreed_at
         until_next = max(int(AGREE * self._steps / seconds), 1)
-        signals, saves, steps = self._exchange(signum or 0, is_due, until_next).T
+        signals, saves, steps = self._exchange(signum or 0, is_due, until_next).T.tolist()
         self._agreed_at, self._steps, self._next = time.perf_counter(), 0, steps[0]
         return max(signals) or None, bool(saves[0])
 
@@ -311,16 +359,12 @@ class Member(Worker):
         if "joining a group with size" in text:
             return UserError("TF_CONFIG: the workers do not agree on how many they are")
         for _ in range(20):  # A process may take seconds to end.
-            gone = [f"{self._name(i)} is gone" for i, why in self._unreachable() if why == REFUSED]
+            gone = self._names(i for i, why in self._unreachable() if why == REFUSED)
             if gone:
-                return UserError(f"{' and '.join(gone)}; {AGAIN}")
+                return UserError(f"{gone} is gone; {AGAIN}")
             time.sleep(0.25)
-        if isinstance(error, (tf.errors.DeadlineExceededError, tf.errors.UnavailableError)):
-            silent = [self._name(i) for i, _ in self._unreachable()] or ["another worker"]
-            return UserError(
-                f"{' and '.join(silent)} did not answer within {self._patience:g} seconds; "
-                f"{AGAIN}, or raise --wait_minutes"
-            )
+        if isinstance(error, tf.errors.UnavailableError):
+            return UserError(f"the workers cannot talk to each other; {AGAIN}")
         return None
 
     def say_why(self, error):
@@ -379,6 +423,9 @@ class Member(Worker):
     def _name(self, i):
         return f"worker {i} ({self._addresses[i]})"
 
+    def _names(self, workers):
+        return " and ".join(map(self._name, workers))
+
     def _collective(self, group=1):
         """Returns the arguments of the next collective operation.
 
@@ -416,7 +463,7 @@ class Member(Worker):
         with tf.Graph().as_default():
             own = tf.placeholder(tf.int32, [1, *numbers.shape])
             everything = self._gathered(own)
-            with tf.Session(self.target, config=self.options()) as wire:
+            with self._opened() as wire:
                 received = wire.run(everything, {own: numbers[None]})
         messages = [row.tobytes()[:size].decode() for row, size in zip(received, sizes)]
         failures = [f"{self._name(i)}: {messages[i]}" for i in np.flatnonzero(states)]
@@ -446,11 +493,6 @@ class Member(Worker):
                 done.set()
         said.result()  # It raises what went wrong meanwhile.
         return result
-
-
-def _keep(_):
-    """Never returns, and so keeps what it is given."""
-    threading.Event().wait()
 
 
 def member(flags):
@@ -509,6 +551,7 @@ def joining(tf_config, patience):
         raise cause from error
     finally:
         del _here.worker
+        worker.has_ended.set()
         time.sleep(LINGER)
 
 

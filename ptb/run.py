@@ -506,8 +506,9 @@ class Training:
         if perplexity(now.costs, now.step * self._input.num_steps) == math.inf:
             raise FloatingPointError(f"the {what} perplexity is infinite at step {now.step}")
 
-    def _after_best_test_step(self):
-        # Nothing is saved here, as the session has the variables of the best epoch.
+    def after_best_test_step(self):
+        """To be called after every step of the best epoch's test; stops, but does not save."""
+        # The session has the variables of the best epoch, and not those of the last one.
         signum, _ = cluster.this_worker().agree(self._stop_request.signum, is_due=False)
         if signum:
             raise self._run.stopped(
@@ -562,7 +563,7 @@ class Training:
         The variables in the session are those of the run's last checkpoint before and afterwards.
         """
         self._run.load(self._session, os.path.join(best_path, checkpoint.VARIABLES))
-        test_perplexity = text_perplexity(self._session, model, self._after_best_test_step)
+        test_perplexity = text_perplexity(self._session, model, self.after_best_test_step)
         last = os.path.join(self._run.checkpoint_path, checkpoint.VARIABLES)
         self._run.load(self._session, last)
         return test_perplexity
@@ -703,6 +704,7 @@ class Supervisor(tf.train.Supervisor):
         """
         worker = cluster.this_worker()
         with super().managed_session(worker.target, worker.options()) as session:
+            worker.watch(session)
             try:
                 yield session
             except tf.errors.OutOfRangeError as error:

@@ -100,7 +100,7 @@ def test_run_that_ends_in_the_best_epochs_test_goes_on(
     end, text, overfitted, out, monkeypatch, capsys
 ):
     shutil.rmtree(out / "some" / "checkpoint-000005")
-    really = run.Training._best_tested
+    really = run.Training.after_best_test_step
 
     def stop(self, *args):
         if end == "killed":
@@ -108,7 +108,7 @@ def test_run_that_ends_in_the_best_epochs_test_goes_on(
         os.kill(os.getpid(), signal.SIGTERM)
         really(self, *args)
 
-    monkeypatch.setattr(run.Training, "_best_tested", stop)
+    monkeypatch.setattr(run.Training, "after_best_test_step", stop)
     before = f"{out}/some/checkpoint-000004"
     with pytest.raises((Killed, Stopped)) as ended:
         train(OverfittedConfig, text, out)

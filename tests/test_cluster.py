@@ -547,7 +547,7 @@ def test_worker_that_hangs(processes, text, tmp_path):
     assert ended([workers[0], workers[2]]) == [2, 2]
     for worker in workers[0], workers[2]:
         assert worker.err.read_text().splitlines()[-1].startswith(
-            f"lstm.py: worker 1 ({workers[1].address}) did not answer within 6 seconds; start "
+            "lstm.py: another worker did not answer within 6 seconds; start the same commands "
         )
 
 
@@ -558,7 +558,7 @@ def test_worker_that_hangs_between_steps(function, processes, text, tmp_path):
     workers = processes.start(2, text, tmp_path, "--wait_minutes", "0.1", halt_before=function)
     assert ended(workers[:1]) == [2]
     assert workers[0].err.read_text().splitlines()[-1].startswith(
-        f"lstm.py: worker 1 ({workers[1].address}) did not answer within 6 seconds; start "
+        "lstm.py: another worker did not answer within 6 seconds; start the same commands again "
     )
 
 
@@ -649,29 +649,33 @@ def test_two_hosts_and_a_cut_cable(processes, text, tmp_path, two_hosts):
     assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
 
 
-@pytest.mark.slow
-def test_launcher(text, tmp_path):
-    """It shows worker 0's lines, passes Ctrl-C on, and ends with the worst exit status."""
+def launched(*args):
+    """Returns the launcher's process, which starts two workers of lstm.py with these flags."""
     # Ctrl-C is as on a terminal; a program that was started in the background ignores it.
     code = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "runpy.run_module('ptb.cluster', run_name='__main__')"
     )
+    command = [
+        sys.executable, "-c", code, "--trusted_network", "--workers", "2", "lstm.py", *args
+    ]
+    return subprocess.Popen(
+        [*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_launcher(text, tmp_path):
+    """It shows worker 0's lines, passes Ctrl-C on, and ends with the worst exit status."""
 
     def launch(out, *args):
-        command = [
-            sys.executable, "-c", code, "--workers", "2", "lstm.py", "--config", "tst",
-            "--data_path", text, "--save_path", out, *args,
-        ]
-        return subprocess.Popen(
-            [*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )
+        return launched("--config", "tst", "--data_path", text, "--save_path", out, *args)
 
     launcher = launch(tmp_path / "whole")
     whole, stderr = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, stderr
     assert whole.count("Epoch: 1 Learning rate: 1.000\n") == 1
+    assert whole.count(" is open to every network of this machine, and whoever") == 1
     launcher = launch(tmp_path / "out")
     while " perplexity: " not in launcher.stdout.readline():
         assert launcher.poll() is None
@@ -679,10 +683,7 @@ def test_launcher(text, tmp_path):
     _, stderr = launcher.communicate(timeout=300)
     path = tmp_path / "out" / "tst" / "checkpoint-000001"
     assert launcher.returncode == 130
-    assert sorted(stderr.splitlines()) == [
-        f"lstm.py: stopped; the same command goes on from {path}",
-        f"worker 1: lstm.py: stopped; the same command goes on from {path}",
-    ]
+    assert stderr == f"lstm.py: stopped; the same command goes on from {path}\n"
     launcher = launch(tmp_path / "out", "--seed", "2")
     _, stderr = launcher.communicate(timeout=300)
     assert launcher.returncode == 2
@@ -691,3 +692,33 @@ def test_launcher(text, tmp_path):
     stdout, stderr = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, stderr
     assert perplexities(stdout).items() <= perplexities(whole).items()
+    launcher = launch(tmp_path / "out", "--confg", "tst")
+    _, stderr = launcher.communicate(timeout=300)
+    assert launcher.returncode == 2
+    assert stderr.count("\n") == 1 and stderr.startswith("lstm.py: Unknown command line flag")
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_launcher(text, tmp_path):
+    """Killed by SIGKILL, it leaves no orphans: they stop, and the run is saved."""
+    launcher = launched("--config", "tst", "--data_path", text, "--save_path", tmp_path)
+    while " perplexity: " not in launcher.stdout.readline():
+        assert launcher.poll() is None
+    launcher.kill()
+    assert " perplexity: " in launcher.stdout.read()  # It ends when nobody has it open any more.
+    assert newest(tmp_path, "tst") == 1
+
+
+def test_launcher_asks_whether_the_network_is_trusted():
+    with pytest.raises(UserError, match="where all who can are trusted, add --trusted_network"):
+        cluster.main(["--workers", "2", "lstm.py"])
+
+
+def test_launcher_can_be_used_twice(tmp_path, capfd):
+    """As a notebook does: signals are handled as before, and each mistake is a line."""
+    (tmp_path / "program.py").write_text("import sys; sys.exit('nothing to do')")
+    before = signal.getsignal(signal.SIGTERM)
+    for _ in range(2):
+        assert cluster.launch([str(tmp_path / "program.py")], 3) == 1
+        assert capfd.readouterr().err == "nothing to do\n"
+        assert signal.getsignal(signal.SIGTERM) is before

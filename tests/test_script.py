@@ -15,7 +15,7 @@ import configs
 import lstm
 import models
 from conftest import ROOT, train
-from ptb import checkpoint, command_line
+from ptb import checkpoint, command_line, dataset
 from ptb.errors import UserError
 from ptb.language_model import LanguageModel
 from ptb.quiet import tf
@@ -161,7 +161,7 @@ def test_without_a_corpus_or_a_connection_it_trains_on_the_sample(
     quick = {"vocab_size": 400, "batch_size": 50, "num_steps": 20}
     monkeypatch.setattr(configs, "QuickConfig", type("QuickConfig", (models.TinyConfig,), quick),
                         raising=False)
-    monkeypatch.setattr(lstm.dataset, "URLS", ())
+    monkeypatch.setattr(dataset, "URLS", ())
     monkeypatch.chdir(tmp_path)
     lines = script("--config", "quick").stdout.splitlines()
     assert lines[0].startswith("PTB could not be downloaded: training on the sample corpus")
@@ -172,7 +172,7 @@ def test_without_a_corpus_or_a_connection_it_trains_on_the_sample(
     assert models.last_model("Out/quick-sample")
     # From now on that is the run, for which nothing is tried again.
     downloads = []
-    monkeypatch.setattr(lstm.dataset, "download", downloads.append)
+    monkeypatch.setattr(dataset, "download", downloads.append)
     again = script("--config", "quick").stdout
     assert again.startswith("Going on with the run on the sample corpus, whose perplexities")
     assert "The run in ./Out/quick-sample is finished:" in again and downloads == []
