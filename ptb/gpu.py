@@ -1,6 +1,5 @@
 """Whether TensorFlow has a GPU here, what that is, and why not where one is there in vain."""
 
-import functools
 import glob
 import os
 import re
@@ -41,7 +40,6 @@ def _details():
     return tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
 
 
-@functools.cache
 def why_unused():
     """Returns why TensorFlow does not use a GPU that is there; None where it does or none is.
 

@@ -192,7 +192,9 @@ def test_weights_are_packed_as_cudnn_documents_it():
     ("float64", "float64", 1e-12), ("float32", "float32", 1e-5), ("float16", "float16", 5e-3),
     ("float32", "bfloat16", 0.015),
 ])
-def test_cudnn_layer_and_its_gradients(state_type, factor_type, tolerance, seeming_gpu, monkeypatch):
+def test_cudnn_layer_and_its_gradients(
+    state_type, factor_type, tolerance, seeming_gpu, monkeypatch
+):
     """Against the plain layer, up to the rounding of the type."""
     monkeypatch.setitem(fused.MOST_DIFFERENCE, factor_type, tolerance)
     assert fused.why_not_cudnn(state_type, factor_type) is None
