@@ -38,7 +38,7 @@ from ptb.quiet import session_config, tf
 
 # The most by which the numbers of the two layers may differ, relative to their size. TF32 and
 # float16 have 11 binary digits, bfloat16 has 8; a wrong layer is wrong by far more.
-MOST_DIFFERENCE = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.03}
+MOST_DIFFERENCE = {"float64": 0.01, "float32": 0.01, "float16": 0.01, "bfloat16": 0.03}
 
 
 def fast_layer(state_type, factor_type):

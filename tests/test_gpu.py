@@ -2,7 +2,8 @@
 
     python -m pytest -m gpu -n 0
 
-A process has the GPU or has not, so the processor's numbers come from other processes.
+A process has the GPU or has not, so the processor's numbers come from other processes. The other
+tests are about processors: where there is a GPU, CUDA_VISIBLE_DEVICES=-1 hides it from them.
 """
 
 import json
