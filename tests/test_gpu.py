@@ -176,10 +176,10 @@ def train_narrow(corpus, out, stop_after=None):
     """Trains NarrowConfig and saves it in out/some; stops after a step, if told to."""
     after_step = run.Follower.after_step
 
-    def stop(follower, step, cost, costs, state):
+    def stop(follower, step, *rest):
         if step == stop_after:
             raise KeyboardInterrupt
-        after_step(follower, step, cost, costs, state)
+        after_step(follower, step, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run.Follower, "after_step", stop)
