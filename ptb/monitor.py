@@ -9,13 +9,13 @@ import math
 import os
 import time
 
-from ptb import files
+from ptb import files, fused, gpu
 from ptb.evaluate import perplexity
 from ptb.history import best_epoch
 from ptb.progress import Line, counted
 from ptb.quiet import tf
 from ptb.reader import EOS
-from ptb.rnn import number_type
+from ptb.rnn import number_type, state_type
 
 WARM_UP = 10  # steps that are left out of every forecast, because the first ones are slow
 FORECAST_AT = 100  # steps after which the length of the run is said
@@ -41,14 +41,17 @@ def print_start(
     train, valid, test = (f"{len(ids):,}" for ids in texts)
     parameters = sum(math.prod(v.shape.as_list()) for v in tf.trainable_variables())
     devices = sorted({d.device_type for d in session.list_devices() if "XLA" not in d.device_type})
+    gpu_name = f" ({gpu.name()})" if gpu.is_visible() else ""
     print(
         f"Configuration {flags.config.lower()}: {config.num_layers} x {config.hidden_size} units, "
         f"{parameters:,} parameters, {flags.rnn_mode} mode, {number_type(flags)}, "
         f"seed {flags.seed}\n"
         f"Corpus {corpus.folder} ({corpus.kind}): {train} words to train on, {valid} valid, "
         f"{test} test, {num_types:,} types\n"
-        f"TensorFlow {tf.__version__} on {' and '.join(devices)}, saving in {folder}"
+        f"TensorFlow {tf.__version__} on {' and '.join(devices)}{gpu_name}, saving in {folder}"
     )
+    for note in _gpu_notes(flags):
+        print(note)
     for note in notes:
         print(note)
     if flags.use_bf16 and devices == ["CPU"] and files.has_bfloat16_products() is False:
@@ -59,6 +62,23 @@ def print_start(
         print(f"Going on after {done(position)}.")
     elif source.path:
         print(f"Starting from the weights and the vocabulary of {source.path}.")
+
+
+def _gpu_notes(flags):
+    """Returns lines on what the GPU does otherwise than a processor, or why it does nothing."""
+    if not gpu.is_visible():
+        reason = gpu.why_unused()
+        return [f"There is a GPU, and TensorFlow computes without it: {reason}."] if reason else []
+    notes = []
+    type_ = number_type(flags)
+    if type_ == "float32" and gpu.has_tf32():
+        notes.append(
+            "The GPU takes the factors of float32 products as TF32; NVIDIA_TF32_OVERRIDE=0 in the "
+            "environment prevents that."
+        )
+    if flags.rnn_mode == "fused" and (reason := fused.why_not_cudnn(state_type(type_), type_)):
+        notes.append(f"The fast mode does without cuDNN's LSTM, and is slower: {reason}.")
+    return notes
 
 
 def print_results(folder, position, max_max_epoch, best_path):

@@ -11,7 +11,7 @@ cast back at once.
 
 import collections
 
-from ptb import cluster, fused
+from ptb import cluster, fused, gpu
 from ptb.quiet import tf
 
 LSTMStateTuple = collections.namedtuple("LSTMStateTuple", ["c", "h"])
@@ -73,7 +73,8 @@ class BasicLSTMCell:
     def unroll(self, inputs, state):
         """Takes inputs [num_steps, batch_size, n] and a state; returns (every h', last state)."""
         kernel, bias = self._weights(inputs)
-        h, c = fused.lstm_layer(inputs, kernel, bias, *state, self._forget_bias)
+        layer = fused.fast_layer(inputs.dtype.base_dtype.name, kernel.dtype.base_dtype.name)
+        h, c = layer(inputs, kernel, bias, *state, self._forget_bias)
         return h, LSTMStateTuple(c, h[-1])
 
     def _weights(self, inputs):
@@ -251,6 +252,10 @@ def sequence_loss_by_example(logits, targets, fast):
     if fast and output.dtype != tf.float16:  # Sums of exponentials need the range of float32.
         return fused.softmax_loss(output, softmax_w, softmax_b, targets)
     logits = softmax_logits(output, softmax_w, softmax_b)
+    if gpu.is_visible():
+        # The gradient of the sparse one scatters, which a deterministic GPU leaves to the host.
+        labels = tf.one_hot(targets, logits.shape[1], dtype=logits.dtype)
+        return tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels, logits=logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
 

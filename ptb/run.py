@@ -717,10 +717,14 @@ def make_deterministic(seed):
     What that changes on a CPU is the update of the embedding: the rows of a word that occurs twice
     are added in order, where else threads might race (20,000 rows in a step did, 700 did not). It
     holds for the whole process, where TensorFlow then asks every graph for a seed.
+
+    On a GPU cuDNN's LSTM is deterministic, as NVIDIA says, where its matrix products have working
+    memory of one size.
     """
     import tensorflow  # Its compat.v1 does not have the function.
 
     tf.set_random_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
     tensorflow.config.experimental.enable_op_determinism()
 
 

@@ -166,3 +166,37 @@ def epoch(params, ids, batch_size, num_steps, carry=True, max_grad_norm=None, lr
         costs += cost
         iters += num_steps
     return np.exp(costs / iters), params
+
+
+def cudnn_layer(x, h, c, params):
+    """Runs a layer as NVIDIA's documentation of cuDNN has it, on its one vector of weights.
+
+    cudnnGetRNNWeightParams numbers the regions of a layer 0 to 7: those of the input for the input
+    gate, the forget gate, the new memory (our j) and the output gate, then those of h. All matrices
+    come first, each [size, length of what it multiplies] in row-major order, then all biases.
+
+        i = sigm(W_0 x + W_4 h + b_0 + b_4)     f = sigm(W_1 x + W_5 h + b_1 + b_5)
+        j = tanh(W_2 x + W_6 h + b_2 + b_6)     o = sigm(W_3 x + W_7 h + b_3 + b_7)
+        c' = f c + i j                          h' = o tanh(c')
+
+    Args:
+      x: [num_steps, batch_size, n].
+      h, c: the state, [batch_size, size] each.
+      params: the vector.
+
+    Returns:
+      (h' of every step, the last c').
+    """
+    n, size = x.shape[2], h.shape[1]
+    ends = np.cumsum([size * n] * 4 + [size * size] * 4 + [size] * 8)
+    assert ends[-1] == len(params)
+    regions = np.split(params, ends[:-1])
+    w = [region.reshape(size, -1) for region in regions[:8]]
+    b = regions[8:]
+    outputs = []
+    for step_x in x:
+        i, f, j, o = (step_x @ w[k].T + h @ w[k + 4].T + b[k] + b[k + 4] for k in range(4))
+        c = sigm(f) * c + sigm(i) * np.tanh(j)
+        h = sigm(o) * np.tanh(c)
+        outputs.append(h)
+    return np.stack(outputs), c

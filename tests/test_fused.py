@@ -1,11 +1,14 @@
 """The fast layer: the numbers of the article's loop, and gradients of its own that are right."""
 
+import re
+
 import numpy as np
 import pytest
 
 import lstm
 import models
-from ptb import fused, rnn
+import numpy_lstm
+from ptb import fused, gpu, rnn
 from ptb.quiet import tf
 
 IDS = np.random.default_rng(1).integers(0, 30, 400)
@@ -108,9 +111,11 @@ def test_layer_and_its_gradients():
         assert models.difference(value, expected) < 1e-10
 
 
+@pytest.mark.parametrize("has_gpu", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
-def test_softmax_loss_and_its_gradients(scale):
+def test_softmax_loss_and_its_gradients(scale, has_gpu, monkeypatch):
     """Against TensorFlow's; also where exp(logit) overflows, and for weighted losses."""
+    monkeypatch.setattr(gpu, "is_visible", lambda: has_gpu)
     output, w, b = scale * RNG.normal(size=(7, 4)), RNG.normal(size=(4, 30)), RNG.normal(size=30)
     targets, weights = RNG.integers(0, 30, 7), RNG.normal(size=7)
 
@@ -135,6 +140,119 @@ def test_softmax_loss_and_its_gradients(scale):
 def test_evaluation_computes_no_gradient():
     with models.built(models.TinyConfig(), IDS):
         operations = tf.get_default_graph().get_operations()
-        gradients = [op.name for op in operations if op.type in ("TensorScatterSub", "TanhGrad")]
+        types = "ScatterNdNonAliasingAdd", "TanhGrad", "CudnnRNNBackpropV3"
+        gradients = [op.name for op in operations if op.type in types]
     assert gradients
     assert all(name.startswith("Train/") for name in gradients)
+
+
+def cudnn_in_plain_operations(input, input_h, input_c, params, sequence_lengths, rnn_mode):
+    """Stands for tf.raw_ops.CudnnRNNV3 where there is no GPU; reads what that reads."""
+    num_steps, batch_size, n = input.shape
+    size = input_h.shape[2]
+    assert rnn_mode == "lstm" and list(sequence_lengths) == [num_steps] * batch_size
+    sizes = [size * n] * 4 + [size * size] * 4 + [size] * 8
+    regions = tf.split(params, sizes)
+    w = [tf.reshape(region, [size, -1]) for region in regions[:8]]
+    b = regions[8:]
+    outputs, h, c = [], input_h[0], input_c[0]
+    for x in tf.unstack(input):
+        i, f, j, o = (
+            tf.matmul(x, w[k], transpose_b=True) + tf.matmul(h, w[k + 4], transpose_b=True)
+            + b[k] + b[k + 4] for k in range(4)
+        )
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(j)
+        h = tf.sigmoid(o) * tf.tanh(c)
+        outputs.append(h)
+    return tf.stack(outputs), h[None], c[None], None, None
+
+
+@pytest.fixture
+def seeming_gpu(monkeypatch):
+    """TensorFlow seems to have a GPU, and what would run there runs on the processor."""
+    monkeypatch.setattr(gpu, "is_visible", lambda: True)
+    monkeypatch.setattr(tf.raw_ops, "CudnnRNNV3", cudnn_in_plain_operations)
+    fused.why_not_cudnn.cache_clear()
+    yield
+    fused.why_not_cudnn.cache_clear()
+
+
+def test_weights_are_packed_as_cudnn_documents_it():
+    """NumPy reads the vector, n and size differ, and no gate takes the place of another."""
+    num_steps, batch_size, n, size = 4, 3, 5, 2
+    x, kernel = RNG.normal(size=(num_steps, batch_size, n)), RNG.normal(size=(n + size, 4 * size))
+    bias, c, h = RNG.normal(size=4 * size), *RNG.normal(size=(2, batch_size, size))
+    with tf.Graph().as_default(), tf.Session() as session:
+        expected = session.run(fused.lstm_layer(*map(tf.constant, (x, kernel, bias, c, h)), 0.7))
+        params = session.run(fused.cudnn_params(tf.constant(kernel), tf.constant(bias), 0.7))
+    for value, right in zip(numpy_lstm.cudnn_layer(x, h, c, params), expected):
+        assert models.difference(value, right) < 1e-12
+
+
+@pytest.mark.parametrize("state_type, factor_type, tolerance", [
+    ("float64", "float64", 1e-12), ("float32", "float32", 1e-5), ("float16", "float16", 5e-3),
+    ("float32", "bfloat16", 0.015),
+])
+def test_cudnn_layer_and_its_gradients(
+    state_type, factor_type, tolerance, seeming_gpu, monkeypatch
+):
+    """Against the plain layer, up to the rounding of the type."""
+    monkeypatch.setitem(fused.MOST_DIFFERENCE, factor_type, tolerance)
+    assert fused.why_not_cudnn(state_type, factor_type) is None
+    assert fused.fast_layer(state_type, factor_type) is fused.cudnn_layer
+
+
+def test_a_wrong_cudnn_layer_is_not_used(seeming_gpu, monkeypatch):
+    """It gives wrong numbers, or NaN, or raises: then the plain layer computes, for a reason."""
+
+    def without_forget_bias(*args, forget_bias):
+        return fused.cudnn_layer(*args, forget_bias=0.0)
+
+    def not_a_number(*args, forget_bias):
+        outputs, c = fused.cudnn_layer(*args, forget_bias)
+        return outputs, c * np.nan
+
+    def wrong_gradient(*args, forget_bias):
+        outputs, c = fused.cudnn_layer(*args, forget_bias)
+        return 1.1 * outputs - tf.stop_gradient(0.1 * outputs), c
+
+    for layer, by in (without_forget_bias, "0."), (not_a_number, "nan"), (wrong_gradient, "0.1"):
+        reason = fused.why_not_cudnn("float32", "float32", layer)
+        assert reason.startswith(f"its numbers differ from those of plain operations by {by}")
+    monkeypatch.undo()
+    monkeypatch.setattr(gpu, "is_visible", lambda: True)
+    reason = fused.why_not_cudnn("float32", "float32")
+    assert reason.startswith("No OpKernel was registered to support Op 'CudnnRNNV3'")
+    assert "\n" not in reason
+    assert fused.fast_layer("float32", "float32") is fused.lstm_layer
+
+
+@pytest.mark.parametrize("number_type", ["float32", "use_fp16", "use_bf16"])
+@pytest.mark.parametrize("mode", ["fused", "basic"])
+def test_on_a_gpu_nothing_of_a_step_is_scattered(mode, number_type, flags, monkeypatch, request):
+    """A deterministic scatter runs on the host; the embedding, which is there, alone has one.
+
+    The numbers are those of a processor.
+    """
+    state = [tuple(RNG.normal(size=(2, 4, 6))) for _ in range(2)]
+    if number_type != "float32":
+        flags[number_type].value = True
+    on_cpu = numbers(models.TinyConfig(), mode, flags, state)
+    request.getfixturevalue("seeming_gpu")
+    on_gpu = numbers(models.TinyConfig(), mode, flags, state)
+    tolerance = {"float32": 1e-5, "use_fp16": 0.01, "use_bf16": 0.05}[number_type]
+    for name in on_cpu:
+        assert models.difference(on_gpu[name], on_cpu[name]) < tolerance, name
+    with models.built(models.TinyConfig(), IDS):
+        operations = tf.get_default_graph().get_operations()
+        scattering = [
+            op.name for op in operations
+            if re.search("Scatter|Segment|SparseSoftmax", op.type) and "CPU" not in op.device
+        ]
+        assert scattering == []
+
+
+def test_without_a_gpu_nothing_is_tried(monkeypatch):
+    monkeypatch.setattr(fused, "why_not_cudnn", lambda *_: pytest.fail("there is no GPU"))
+    monkeypatch.setattr(gpu, "is_visible", lambda: False)
+    assert fused.fast_layer("float32", "float32") is fused.lstm_layer

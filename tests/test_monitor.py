@@ -10,8 +10,9 @@ import pytest
 
 import models
 from conftest import ROOT
-from ptb import monitor, progress
+from ptb import fused, gpu, monitor, progress
 from ptb.checkpoint import Position
+from ptb.quiet import tf
 
 
 @pytest.fixture
@@ -111,3 +112,80 @@ def test_width_is_that_of_the_terminal_where_stdout_is_a_pipe(columns, width):
 def test_nothing_is_shown_in_a_file(clock, capsys):
     watch(50, 1, clock)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("compute_capability, override, tf32", [
+    ((8, 0), None, True), ((9, 0), "0", False), ((7, 5), None, False), (None, None, False),
+])
+def test_says_what_a_gpu_is_and_does(
+    compute_capability, override, tf32, script, corpus, tmp_path, monkeypatch
+):
+    """Here there is none: it is told of one, and finds that cuDNN does not work."""
+    details = {"device_name": "NVIDIA Some", "compute_capability": compute_capability}
+    details = {key: value for key, value in details.items() if value}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: details)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override or "")
+    fused.why_not_cudnn.cache_clear()
+    process = script("--config", "tst", "--data_path", corpus, "--save_path", tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert f"TensorFlow {tf.__version__} on CPU (NVIDIA Some), saving in" in process.stdout
+    assert ("products as TF32; NVIDIA_TF32_OVERRIDE=0 in the" in process.stdout) == tf32
+    assert (
+        "\nThe fast mode does without cuDNN's LSTM, and is slower: No OpKernel was registered to "
+        "support Op 'CudnnRNNV3'"
+    ) in process.stdout
+    assert "Test Perplexity" in process.stdout
+
+
+SAID = {  # what TensorFlow 2.21 says while it looks for a GPU
+    "no driver": """\
+I0000 00:00:1795777280.846408   23769 dso_loader.cc:144] Could not load dynamic library \
+'libcuda.so.1'; dlerror: libcuda.so.1: cannot open shared object file: No such file or directory
+E0000 00:00:1795777280.846465   23769 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA \
+error: Failed call to cuInit: UNKNOWN ERROR (303)
+""",
+    "no libraries": """\
+I0000 00:00:1795777280.846408   23769 dso_loader.cc:144] Could not load dynamic library \
+'libcudnn.so.9'; dlerror: libcudnn.so.9: cannot open shared object file: No such file or directory
+W0000 00:00:1795777280.846408   23769 gpu_device.cc:2365] Cannot dlopen some GPU libraries.
+""",
+    "old driver": """\
+E0000 00:00:1795777280.846465   23769 cuda_platform.cc:52] failed call to cuInit: \
+CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has unsupported display driver / cuda driver combination
+""",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("case, reason", [
+    ("no driver", "there is no NVIDIA driver, or it cannot be reached (libcuda.so.1 does not "),
+    ("no libraries", "libcudnn.so.9 cannot be loaded; pip install \"tensorflow[and-cuda]\" brings"),
+    ("old driver", "its driver does not start (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has"),
+    ("nothing", "TF_CPP_MIN_LOG_LEVEL=0 python -c \"import tensorflow as tf; "),
+])
+def test_says_why_a_gpu_is_not_used(case, reason, script, corpus, tmp_path, monkeypatch):
+    """In one line, and the training goes on."""
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(gpu, "SIGNS", [str(tmp_path / "nvidia[0-9]*")])
+    monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: types.SimpleNamespace(
+        stderr=SAID[case]
+    ))
+    process = script("--config", "tst", "--data_path", corpus, "--save_path", tmp_path / "out")
+    assert f"\nThere is a GPU, and TensorFlow computes without it: {reason}" in process.stdout
+    assert "Test Perplexity" in process.stdout
+
+
+def test_tensorflow_itself_is_asked_why(tmp_path, monkeypatch):
+    """A card of NVIDIA's without a driver; TensorFlow's own words are understood."""
+    if os.path.exists("/proc/driver/nvidia"):
+        pytest.skip("there is a driver here")
+    (tmp_path / "vendor").write_text("0x10de\n")
+    (tmp_path / "class").write_text("0x030200\n")
+    monkeypatch.setattr(gpu, "PCI_DEVICES", str(tmp_path))
+    assert gpu.why_unused().startswith("there is no NVIDIA driver, or it cannot be reached")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert gpu.why_unused() is None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    (tmp_path / "class").write_text("0x020000\n")  # a network card
+    assert gpu.why_unused() is None

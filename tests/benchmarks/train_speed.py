@@ -7,6 +7,9 @@ between rounds. Every step is timed; printed are the medians over all rounds, in
 words/s, the rate at which that does the products' arithmetic (GFLOP/s) and its share of the
 machine's peak, and the ratios to the first two. The peak is the best rate of a square product of
 the same number type. Let nothing else run meanwhile.
+
+Where TensorFlow sees a GPU, all of them run there, and the table also says how many kernels a step
+starts. Then float32 is float32; as TF32 it is another contender.
 """
 
 import argparse
@@ -65,7 +68,7 @@ def products(config, _):
             seconds.append(time.perf_counter() - start)
         return seconds
 
-    return run_round
+    return run_round, None
 
 
 def square(number_type):
@@ -88,7 +91,7 @@ def square(number_type):
                 seconds.append(time.perf_counter() - start)
             return seconds
 
-        return run_round
+        return run_round, None
 
     return contender
 
@@ -104,7 +107,7 @@ def ours(mode, bf16=False):
         tf.disable_eager_execution()
         run.make_deterministic(lstm.FLAGS.seed)
         lstm.FLAGS.rnn_mode, lstm.FLAGS.use_bf16 = mode, bf16
-        initializer = rnn.uniform_initializer(config.init_scale, lstm.FLAGS.seed)
+        initializer = rnn.random_uniform_initializer(-config.init_scale, config.init_scale)
         with tf.variable_scope("Model", initializer=initializer):
             model = lstm.PTBModel(True, config, lstm.PTBInput(config, data))
         session = tf.Session(config=session_config())
@@ -113,11 +116,17 @@ def ours(mode, bf16=False):
 
         def run_round(_):
             ends = [time.perf_counter()]
-            follower = run.Follower(lambda follower, cost: ends.append(time.perf_counter()))
+            follower = run.Follower(lambda cost, now: ends.append(time.perf_counter()))
             lstm.run_epoch(session, model, model.train_op, follow=follower)
             return np.diff(ends)
 
-        return run_round
+        def kernels():
+            options, told = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), tf.RunMetadata()
+            session.run(model.train_op, {model.input.step: 0}, options, told)
+            devices = {stats.device: stats.node_stats for stats in told.step_stats.dev_stats}
+            return sum(len(devices[name]) for name in devices if name.endswith("stream:all"))
+
+        return run_round, kernels
 
     return contender
 
@@ -130,8 +139,12 @@ def pytorch(compiled, bf16=False):
         from torch import nn
 
         size, rate = config.hidden_size, 1 - config.keep_prob
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(1)
         torch.set_num_threads(os.cpu_count())
+        torch.set_default_device(device)
+        if device == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32, where the environment permits it.
         embedding, dropout = nn.Embedding(config.vocab_size, size), nn.Dropout(rate)
         layers = nn.LSTM(size, size, config.num_layers, dropout=rate)
         softmax = nn.Linear(size, config.vocab_size)
@@ -140,12 +153,12 @@ def pytorch(compiled, bf16=False):
             nn.init.uniform_(parameter, -config.init_scale, config.init_scale)
         descent = torch.optim.SGD(parameters, lr=config.learning_rate)
         length = len(data) // config.batch_size
-        rows = torch.from_numpy(data[: config.batch_size * length].astype(np.int64))
+        rows = torch.from_numpy(data[: config.batch_size * length].astype(np.int64)).to(device)
         columns = rows.reshape(config.batch_size, length).T.contiguous()
 
         def train(x, y, state):
             descent.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 outputs, state = layers(dropout(embedding(x)), state)
                 logits = softmax(dropout(outputs).flatten(0, 1))
                 cost = nn.functional.cross_entropy(logits, y.flatten(), reduction="sum")
@@ -168,7 +181,13 @@ def pytorch(compiled, bf16=False):
                 seconds.append(time.perf_counter() - begin)
             return seconds
 
-        return run_round
+        def kernels():
+            with torch.profiler.profile() as profile:
+                run_round(1)
+            on_gpu = torch.autograd.DeviceType.CUDA
+            return sum(event.device_type == on_gpu for event in profile.events())
+
+        return run_round, kernels
 
     return contender
 
@@ -186,14 +205,34 @@ CONTENDERS = {
     "PyTorch, bf16": pytorch(compiled=False, bf16=True),
     "PyTorch, compiled, bf16": pytorch(compiled=True, bf16=True),
 }
+ON_A_GPU = {  # Who takes part there; NumPy, for one, does not.
+    "square": square("float32"),
+    "square, TF32": square("float32"),
+    "square, bf16": square("bfloat16"),
+    **{
+        f"{name}{type_}": contender
+        for name, in_32_bits, in_16_bits in (
+            ("fused", ours("fused"), ours("fused", bf16=True)),
+            ("basic", ours("basic"), ours("basic", bf16=True)),
+            ("PyTorch", pytorch(False), pytorch(False, bf16=True)),
+            ("PyTorch, compiled", pytorch(True), pytorch(True, bf16=True)),
+        )
+        for type_, contender in (("", in_32_bits), (", TF32", in_32_bits), (", bf16", in_16_bits))
+    },
+}
+ALL = {**CONTENDERS, **ON_A_GPU}
 
 
 def work(name, config, data, steps):
-    """Runs a contender in this process: a round for each line read, its milliseconds printed."""
-    run_round = CONTENDERS[name](config, data)
+    """Runs a contender in this process: a round for each line read, its milliseconds printed.
+
+    When no more is to be read, the number of kernels of a step on a GPU is printed, 0 for unknown.
+    """
+    run_round, kernels = ALL[name](config, data)
     for _ in sys.stdin:
         seconds = run_round(steps)[WARM_UP:]
         print(*(f"{1e3 * s:.3f}" for s in seconds), flush=True)
+    print(kernels() if kernels else 0)
 
 
 def main():
@@ -204,8 +243,8 @@ def main():
     parser.add_argument("--data_path", default="simple-examples/data", help="folder of the corpus")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="timed steps of a round")
-    parser.add_argument("--only", choices=CONTENDERS, action="append", help="some contenders only")
-    parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=ALL, action="append", help="some contenders only")
+    parser.add_argument("--worker", choices=ALL, help=argparse.SUPPRESS)
     parser.add_argument("--ids", help=argparse.SUPPRESS)
     parser.add_argument("--fields", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -232,8 +271,11 @@ def main():
 
 def compare(args, fields, ids):
     """Runs the contenders in turn on the word ids in a file, and prints the table."""
+    from ptb import gpu
+
+    on_gpu = gpu.is_visible()
     names = args.only or [
-        name for name in CONTENDERS
+        name for name in (ON_A_GPU if on_gpu else CONTENDERS)
         if not name.startswith("PyTorch") or importlib.util.find_spec("torch")
     ]
     workers = {}
@@ -244,7 +286,11 @@ def compare(args, fields, ids):
         ]
         workers[name] = subprocess.Popen(
             command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={
+                **os.environ,
+                **({} if on_gpu else {"CUDA_VISIBLE_DEVICES": "-1"}),
+                **({} if "TF32" in name or "bf16" in name else {"NVIDIA_TF32_OVERRIDE": "0"}),
+            },
         )
     times = {name: [] for name in names}
     for round_ in range(args.rounds + 1):
@@ -258,23 +304,29 @@ def compare(args, fields, ids):
             if round_ > 0:  # round 0 warms up
                 times[name] += map(float, line.split())
 
-    print(f"{args.config}, {args.rounds} rounds of {args.steps} steps     \033[K")
+    device = gpu.name() if on_gpu else "the processor"
+    print(f"{args.config}, {args.rounds} rounds of {args.steps} steps on {device}     \033[K")
     bases = [name for name in ("matrix products", "fused") if name in names]
     columns = f"{'ms/step':>9}{'min':>9}{'words/s':>9}{'GFLOP/s':>9}{'of peak':>9}"
+    columns += f"{'kernels':>9}" if on_gpu else ""
     print(f"{'':24}{columns}", *(f"   / {name}" for name in bases))
     config = types.SimpleNamespace(**fields)
     words = config.batch_size * config.num_steps
     flops = sum(2 * times_ * m * k * n for times_, m, k, n in shapes(config))
     of_square = 2 * SQUARE**3
     for name in names:
-        median, bf16 = np.median(times[name]), name.endswith("bf16")
+        median = np.median(times[name])
+        type_ = next((type_ for type_ in (", TF32", ", bf16") if name.endswith(type_)), "")
         is_square = name.startswith("square")
         rate = (of_square if is_square else flops) / median / 1e6
-        peak = times.get("square, bf16" if bf16 else "square")
+        peak = times.get(f"square{type_}")
         share = f"{rate * min(peak) * 1e6 / of_square:9.0%}" if peak else " " * 9
         speed = " " * 9 if is_square else f"{words / median * 1e3:9.0f}"
         ratios = [f"{median / np.median(times[base]):{len(base) + 5}.2f}" for base in bases]
-        print(f"{name:24}{median:9.1f}{min(times[name]):9.1f}{speed}{rate:9.0f}{share}", *ratios)
+        workers[name].stdin.close()
+        kernels = int(workers[name].stdout.readline() or 0)  # It may not be able to count them.
+        share += f"{kernels or '':>9}" if on_gpu else ""
+        print(f"{name:24}{median:9.2f}{min(times[name]):9.2f}{speed}{rate:9.0f}{share}", *ratios)
 
 
 if __name__ == "__main__":
