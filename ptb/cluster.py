@@ -20,7 +20,6 @@ On one machine this module starts the workers, each on its share of the cores or
     python -m ptb.cluster --trusted_network --workers 4 lstm.py --config small
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import copy
@@ -44,7 +43,7 @@ import numpy as np
 
 from ptb import command_line
 from ptb.errors import STOP_SIGNALS, UserError
-from ptb.progress import Line
+from ptb.progress import Line, counted
 from ptb.quiet import session_config, tf
 
 READY, BUSY, FAILED = range(3)  # what a worker says of itself before each message
@@ -54,6 +53,8 @@ ROUND = 1.0  # seconds after which a busy worker says once more that it is there
 LINGER = 1.0  # seconds for which a worker that ends still answers the others
 GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
 LAUNCHED = "PTB_LAUNCHED"  # set in the environment of workers whose stdin the launcher holds open
+JOBS = ("chief", "master", "worker")  # in TF_CONFIG, in the order of their workers' numbers
+ADDRESS = re.compile(r"(\[[^]]+\]|[^:\s]+):\d+")
 REFUSED = "Connection refused"
 AGAIN = "start the same commands again on all workers"
 
@@ -181,6 +182,7 @@ class Member(Worker):
         self.index = index
         self._addresses = addresses
         self._patience = patience
+        self._within = f"{patience:g} seconds"
         self._keys = itertools.count(1)  # one for whatever needs all workers, in the same order
         self._steps, self._next = 0, 1  # steps since all last agreed, and after which they do again
         self._agreed_at = time.perf_counter()
@@ -240,8 +242,8 @@ class Member(Worker):
                 if wait[0] >= self._patience:
                     silent = self._names(i for i, _ in self._unreachable()) or "another worker"
                     self._give_up(
-                        f"{silent} did not answer within {self._patience:g} seconds; {AGAIN}, or "
-                        "raise --wait_minutes"
+                        f"{silent} did not answer within {self._within}; {AGAIN}, or raise "
+                        "--wait_minutes"
                     )
         threading.Event().wait()
         del server
@@ -403,7 +405,7 @@ class Member(Worker):
                 i, why = problem
                 if time.monotonic() - start >= self._patience:
                     raise UserError(
-                        f"{self._name(i)} has not come within {self._patience:g} seconds ({why}); "
+                        f"{self._name(i)} has not come within {self._within} ({why}); "
                         f"{AGAIN}, or raise --wait_minutes"
                     )
                 line.show(f"Waiting for {self._name(i)}: {why}")
@@ -566,55 +568,53 @@ def _end_with_the_launcher():
 def read_tf_config(text):
     """Returns (addresses of the workers, this process's place among them); ([], 0) without any.
 
-    A chief is worker 0, and the others follow it.
+    A chief, or a master as it was called before, is worker 0, and the others follow it.
 
     Raises:
       UserError: the text is not what TensorFlow means by TF_CONFIG, or this is no worker.
     """
 
-    def fail(problem):
-        raise UserError(
-            f"TF_CONFIG {problem}; it looks like this: "
-            '{"cluster": {"worker": ["host:port", "host:port"]}, '
-            '"task": {"type": "worker", "index": 0}}'
-        )
+    def require(is_right, problem):
+        if not is_right:
+            raise UserError(
+                f"TF_CONFIG {problem}; it looks like this: "
+                '{"cluster": {"worker": ["host:port", "host:port"]}, '
+                '"task": {"type": "worker", "index": 0}}'
+            )
 
     try:
         value = json.loads(text.strip() or "{}")
     except ValueError as error:
-        fail(f"is not JSON ({error})")
-    if not isinstance(value, dict):
-        fail("is not a JSON object")
+        require(False, f"is not JSON ({error})")
+    require(isinstance(value, dict), "is not a JSON object")
+    require(not value or "cluster" in value, f"has no cluster, but {', '.join(value)}")
     cluster, task = value.get("cluster") or {}, value.get("task") or {}
     if not cluster:
         return [], 0
-    if not isinstance(cluster, dict) or not isinstance(task, dict):
-        fail("has a cluster or a task that is not a JSON object")
+    are_objects = isinstance(cluster, dict) and isinstance(task, dict)
+    require(are_objects, "has a cluster or a task that is not a JSON object")
     for job, addresses in cluster.items():
-        if not isinstance(addresses, list):
-            fail(f"has no list of addresses for {job}")
-        if addresses and job not in ("chief", "worker"):
-            fail(f"names a {job}, which this program does not have")
-    chiefs, others = cluster.get("chief", []), cluster.get("worker", [])
-    if len(chiefs) > 1:
-        fail("names more than one chief")
-    addresses = [*chiefs, *others]
+        require(isinstance(addresses, list), f"has no list of addresses for {job}")
+        is_known = not addresses or job in JOBS
+        require(is_known, f"names a {job}, which this program does not have")
+    addresses = [address for job in JOBS for address in cluster.get(job, [])]
+    num_chiefs = len(addresses) - len(cluster.get("worker", []))
+    require(num_chiefs < 2, "names more than one chief")
     for address in addresses:
-        if not isinstance(address, str) or not re.fullmatch(r"(\[[^]]+\]|[^:\s]+):\d+", address):
-            fail(f"has the address {address!r}, which is not host:port")
-        if not 0 < _host_and_port(address)[1] < 1 << 16:
-            fail(f"has the address {address!r}, whose port is not between 1 and 65535")
-    for address, times in collections.Counter(addresses).items():
-        if times > 1:
-            fail(f"names {address} more than once")
+        is_address = isinstance(address, str) and ADDRESS.fullmatch(address)
+        require(is_address, f"has the address {address!r}, which is not host:port")
+        is_port = 0 < _host_and_port(address)[1] < 1 << 16
+        require(is_port, f"has the address {address!r}, whose port is not between 1 and 65535")
+        require(addresses.count(address) == 1, f"names {address} more than once")
     job, index = task.get("type"), task.get("index", 0)
-    if job not in ("chief", "worker") or not cluster.get(job):
-        fail(f"has a task of type {job!r}, and the cluster has no such job")
+    is_job = job in JOBS and cluster.get(job)
+    require(is_job, f"has a task of type {job!r}, and the cluster has no such job")
     if isinstance(index, str) and index.isdecimal():
         index = int(index)
-    if type(index) is not int or not 0 <= index < len(cluster[job]):
-        fail(f"has task index {index!r}; the cluster has {len(cluster[job])} of type {job}")
-    return addresses, index + (len(chiefs) if job == "worker" else 0)
+    is_index = type(index) is int and 0 <= index < len(cluster[job])
+    number = f"the cluster has {len(cluster[job])} of type {job}"
+    require(is_index, f"has task index {index!r}; {number}")
+    return addresses, index + (num_chiefs if job == "worker" else 0)
 
 
 def _host_and_port(address):
@@ -745,8 +745,9 @@ def _shares(number):
     gpus = [str(k) for k in range(len(tf.config.list_physical_devices("GPU")))]
     if gpus and len(gpus) < number:
         raise UserError(
-            f"--workers {number}: there are {len(gpus)} GPUs; start no more workers than that, or "
-            "set CUDA_VISIBLE_DEVICES= to use none"
+            f"--workers {number}: there {'is' if len(gpus) == 1 else 'are'} "
+            f"{counted(len(gpus), 'GPU')}; start no more workers than that, or set "
+            "CUDA_VISIBLE_DEVICES= to use none"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if gpus and visible else gpus
@@ -770,7 +771,10 @@ def _num_cores():
 def main(argv=None):
     """Starts the workers that the command line asks for; returns the exit status."""
     parser = command_line.Parser(
-        prog="python -m ptb.cluster", description=__doc__.split("\n\n")[-2], add_help=True
+        prog="python -m ptb.cluster", add_help=True,
+        description="Starts workers on this machine, which train one model together: each on its "
+        "share of the cores,\nor a GPU of its own. For example:\n\n"
+        "  python -m ptb.cluster --trusted_network --workers 2 lstm.py --config small",
     )
     parser.add_argument(
         "--trusted_network", action="store_true",

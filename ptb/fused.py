@@ -41,13 +41,13 @@ from ptb.quiet import session_config, tf
 MOST_DIFFERENCE = {"float64": 0.01, "float32": 0.01, "float16": 0.01, "bfloat16": 0.03}
 
 
-def fast_layer(state_type, factor_type):
+def fast_layer(state_type, product_type):
     """Returns the layer to use, given the types of the state and of the factors of products.
 
     A graph gets the one for the device on which it is built. Variables, state and masks are those
     of the other one as well, so that a run may go on on another device.
     """
-    if gpu.is_visible() and why_not_cudnn(state_type, factor_type) is None:
+    if gpu.is_visible() and why_not_cudnn(state_type, product_type) is None:
         return cudnn_layer
     return lstm_layer
 
@@ -151,7 +151,7 @@ def cudnn_params(kernel, bias, forget_bias):
 
 
 @functools.cache
-def why_not_cudnn(state_type, factor_type, layer=cudnn_layer):
+def why_not_cudnn(state_type, product_type, layer=cudnn_layer):
     """Returns why cuDNN's layer is not to be used here, in a phrase; None where it is good.
 
     A layer of a few units is computed both ways, forward and gradients, once in a process. That
@@ -159,7 +159,7 @@ def why_not_cudnn(state_type, factor_type, layer=cudnn_layer):
 
     Args:
       state_type: the type of inputs and state.
-      factor_type: the type of the factors of products.
+      product_type: the type of the factors of products.
       layer: what takes the place of cudnn_layer.
     """
     num_steps, batch_size, n, size = 5, 3, 7, 4
@@ -168,7 +168,7 @@ def why_not_cudnn(state_type, factor_type, layer=cudnn_layer):
     values = [rng.normal(size=shape) for shape in (*shapes, [num_steps, batch_size, size], [size])]
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         inputs, kernel, bias, c, h, *weights = [tf.constant(v, state_type) for v in values]
-        args = [inputs, tf.cast(kernel, factor_type), bias, c, h]
+        args = [inputs, tf.cast(kernel, product_type), bias, c, h]
         results = []
         for function in lstm_layer, layer:
             outputs, last_c = function(*args, forget_bias=0.5)
@@ -185,7 +185,7 @@ def why_not_cudnn(state_type, factor_type, layer=cudnn_layer):
         np.linalg.norm(value - right) / np.linalg.norm(right)
         for right, value in zip(expected, found)
     ])
-    if not difference < MOST_DIFFERENCE[factor_type]:
+    if not difference < MOST_DIFFERENCE[product_type]:
         return f"its numbers differ from those of plain operations by {difference:.2g}"
     return None
 
@@ -238,9 +238,9 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
 
     @tf.custom_gradient
     def losses(output, softmax_w, softmax_b):
-        factor_type = softmax_w.dtype
-        logits = tf.matmul(tf.cast(output, factor_type), softmax_w)
-        logits = tf.cast(tf.nn.bias_add(logits, tf.cast(softmax_b, factor_type)), output.dtype)
+        product_type = softmax_w.dtype
+        logits = tf.matmul(tf.cast(output, product_type), softmax_w)
+        logits = tf.cast(tf.nn.bias_add(logits, tf.cast(softmax_b, product_type)), output.dtype)
         highest = tf.reduce_max(logits, axis=1, keepdims=True)
         logits -= highest
         places = tf.stack([tf.range(tf.size(targets)), targets], axis=1)
@@ -256,7 +256,7 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
                 d_logits = tf.raw_ops.ScatterNdNonAliasingAdd(
                     input=exps, indices=places, updates=-sums
                 )
-            d_logits = tf.cast(d_logits, factor_type)
+            d_logits = tf.cast(d_logits, product_type)
             scale = tf.expand_dims(d_loss / sums, 1)
             d_output = tf.matmul(d_logits, softmax_w, transpose_b=True)
             d_output = tf.cast(d_output, output.dtype) * scale
@@ -264,7 +264,7 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
             # the rest. The gradient of softmax_b is computed as one more row of that of softmax_w,
             # which saves a pass over d_logits.
             with tf.control_dependencies([d_output]):
-                joined = tf.cast(tf.concat([output * scale, scale], axis=1), factor_type)
+                joined = tf.cast(tf.concat([output * scale, scale], axis=1), product_type)
                 d_softmax = tf.matmul(_transposed(joined), d_logits)
             return d_output, d_softmax[:-1], tf.cast(d_softmax[-1], softmax_b.dtype)
 

@@ -129,7 +129,7 @@ class LanguageModel:
         self._ids = {word: i for i, word in enumerate(vocabulary)}
         self._unk = self._ids.get(reader.UNK)
         self.config = types.SimpleNamespace(**config)
-        self._factor_type = tf.as_dtype(number_type)
+        self._product_type = tf.as_dtype(number_type)
         self._data_type = tf.as_dtype(rnn.state_type(number_type))
         self._graph = tf.Graph()
         with self._graph.as_default():
@@ -173,9 +173,9 @@ class LanguageModel:
                 outputs, state = cell.unroll(inputs, initial_state)
             output = tf.reshape(outputs, [-1, size])
             softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
-            softmax_w = tf.cast(softmax_w, self._factor_type)
+            softmax_w = tf.cast(softmax_w, self._product_type)
             softmax_b = tf.get_variable("softmax_b", [vocab_size])
-            logits = rnn.Logits(output, softmax_w, softmax_b, self._factor_type)
+            logits = rnn.Logits(output, softmax_w, softmax_b, self._product_type)
             return types.SimpleNamespace(
                 input=input_, initial_state=initial_state, final_state=state,
                 logits=rnn.softmax_logits(output, softmax_w, softmax_b),
@@ -187,7 +187,7 @@ class LanguageModel:
         config = self.config
         size = config.hidden_size
         cell = rnn.MultiRNNCell(
-            [rnn.BasicLSTMCell(size, 0.0, self._factor_type) for _ in range(config.num_layers)]
+            [rnn.BasicLSTMCell(size, 0.0, self._product_type) for _ in range(config.num_layers)]
         )
         initial_state = cell.zero_state(batch_size, self._data_type)
         with tf.device("/cpu:0"):
