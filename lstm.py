@@ -34,7 +34,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("save_path", "./Out", "Where runs are saved, each in <save_path>/<config>.")
 flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instead of 32-bit ones.")
-# The article has these two flags. Where it has fixed values or nothing, these are ours:
+# The article has only these two. Ours are for what it fixes in its text, or lacks:
 flags.DEFINE_string("config", "small", "What to train: small, medium, large, tst, or your own.")
 flags.DEFINE_string("data_path", "simple-examples/data", "The folder of the corpus.")
 flags.DEFINE_bool("use_bf16", False, "Whether matrix products take 16-bit factors, for speed.")
@@ -49,11 +49,6 @@ flags.DEFINE_integer("seed", 1, "It decides the initial weights and the dropout.
 def data_type():
     """Returns the type of the LSTM's outputs and state; the variables are always float32."""
     return tf.float16 if FLAGS.use_fp16 else tf.float32
-
-
-def product_type():
-    """Returns the type in which matrix products take their factors; the article has no other."""
-    return tf.bfloat16 if FLAGS.use_bf16 else data_type()
 
 
 class PTBInput:
@@ -74,9 +69,8 @@ class PTBInput:
 class PTBModel:
     """The PTB model: embedding, LSTM layers, softmax; and, in training, its update.
 
-    A state has a pair (c, h) for each layer, [batch_size, hidden_size] each. The loss is the
+    A state is a pair (c, h) for each layer, [batch_size, hidden_size] each. The loss is the
     negative log probability (nats) of each target; the cost is their sum, divided by batch_size.
-    Only a model for training has lr, a variable, and train_op, which also counts the global step.
     """
 
     def __init__(self, is_training, config, input_):
@@ -85,14 +79,16 @@ class PTBModel:
         num_steps = input_.num_steps
         size = config.hidden_size
         vocab_size = config.vocab_size
+        product_type = rnn.number_type(FLAGS)  # The article computes its products in float32.
 
-        # tf.contrib.rnn is gone, and rnn has its cells. Their states are always tuples, so there is
-        # no state_is_tuple. With a forget bias of 1 a cell would keep nearly everything at first.
+        # rnn has the cells of tf.contrib.rnn, which is gone. Their states are always tuples, which
+        # is why state_is_tuple is missing. Without a forget bias a new cell keeps about half of its
+        # state in a step; a bias of 1 makes that 73%, and needs other settings.
         def lstm_cell():
-            return rnn.BasicLSTMCell(size, forget_bias=0.0, product_type=product_type())
+            return rnn.BasicLSTMCell(size, forget_bias=0.0, product_type=product_type)
 
-        # Dropout sets units to 0 at random in training, so that none relies on certain others.
-        # Here the masks of all num_steps are drawn at once.
+        # Dropout sets outputs to 0 at random in training, so that no unit relies on certain others.
+        # The masks of all num_steps are drawn at once.
         attn_cell = lstm_cell
         if is_training and config.keep_prob < 1:
             def attn_cell():
@@ -103,8 +99,9 @@ class PTBModel:
         self._initial_state = cell.zero_state(batch_size, data_type())
 
         with tf.device("/cpu:0"):
-            # Row i of the embedding is a vector for word i, which is learned as all the rest is.
-            # The cast is for --use_fp16, which the article defines and does not use.
+            # Row i of the embedding is a vector for word i, which is learned as all the rest is. It
+            # is only looked up, for which the processor is enough. The cast is for --use_fp16,
+            # which the article defines and does not use.
             embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
             inputs = tf.cast(tf.nn.embedding_lookup(embedding, input_.input_data), data_type())
 
@@ -120,7 +117,7 @@ class PTBModel:
                 for time_step in range(num_steps):
                     if time_step > 0:  # The first step has made the cells' variables.
                         tf.get_variable_scope().reuse_variables()
-                    # Of every row of the batch, the word of this step, and of that every unit.
+                    # The dimensions are row, word and unit: this is one word of every row.
                     (cell_output, state) = cell(inputs[:, time_step, :], state)
                     outputs.append(cell_output)
                 outputs = tf.concat(outputs, 1)
@@ -131,12 +128,12 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # The article computes matmul(output, softmax_w) + softmax_b here. This only names it, since
-        # the fast mode computes it together with the loss. The weights of the words are all 1.
-        logits = rnn.Logits(output, softmax_w, softmax_b, product_type())
+        # matmul(output, softmax_w) + softmax_b, as in the article, but computed together with the
+        # loss in the fast mode. The loss is that of tf.contrib.legacy_seq2seq for weights of 1.
+        logits = rnn.Logits(output, softmax_w, softmax_b, product_type)
         self.loss = loss = rnn.sequence_loss_by_example(
             logits, input_.targets, fast=FLAGS.rnn_mode == "fused")
-        # Each of several workers has some rows of the batch; this is the average over all of them.
+        # Several workers have some rows each: the cost, and below the gradients, are averages.
         self._cost = cost = cluster.average(tf.reduce_sum(loss) / batch_size)
         self._final_state = state
 
@@ -145,8 +142,8 @@ class PTBModel:
 
         self._lr = tf.Variable(0.0, trainable=False)
         tvars = tf.trainable_variables()
-        # Now and then gradients explode, and one update would ruin the weights. So they are scaled
-        # down together where the norm of all is above max_grad_norm.
+        # Now and then gradients explode: where the norm of all is above max_grad_norm, they are
+        # scaled down together.
         grads, _ = tf.clip_by_global_norm(
             cluster.average(tf.gradients(cost, tvars)), config.max_grad_norm)
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
@@ -187,12 +184,11 @@ class PTBModel:
 
 
 def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
-    """Runs the model over its whole data, from the zero state; returns the perplexity.
+    """Runs the model over its data once; returns the perplexity, exp(costs / iters).
 
-    That is exp(sum of costs / sum of num_steps). The eval_op, such as model.train_op, runs with
-    each step. With verbose about ten lines are printed: position, perplexity so far and speed
-    (words/s). The run.Follower says where a resumed epoch goes on, and is told of each step.
-    Raises FloatingPointError if the cost is not finite.
+    The eval_op runs with each step; verbose prints about ten lines, with the speed in words/s. The
+    run.Follower says where a resumed epoch goes on, and is told of each step. Raises
+    FloatingPointError if a cost is not finite.
     """
     epoch_size = model.input.epoch_size
     follow = follow or run.Follower()  # It begins at the first step, and tells nobody.
@@ -256,6 +252,7 @@ def train(this_run, config, raw_data):
     # The article reads the test text one word at a time (batch_size = num_steps = 1). TextInput
     # comes to the same perplexity, and reads batch_size rows side by side, many times faster.
     eval_config = config
+    # One of several workers takes its rows of the batch; a process alone takes all.
     config, train_data, valid_data = cluster.own_part(config, train_data, valid_data)
 
     with tf.Graph().as_default():
@@ -301,7 +298,7 @@ def train(this_run, config, raw_data):
             print("Saving model to %s." % model_path)
 
 
-# All but main is for `from lstm import *`: the tf.app.run() of another script would call it.
+# Another script's tf.app.run() would call our main, so that `import *` leaves main out.
 __all__ = [name for name in dir() if name != "main" and name[0] != "_"]
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from ptb.quiet import session_config, tf
 READY, BUSY, FAILED = range(3)  # what a worker says of itself before each message
 AGREE = 0.5  # seconds between two steps after which the workers agree whether to save or stop
 LOOK = 2.0  # seconds between two looks at whether the other workers are there
+CONNECT = 2.0  # seconds in which a worker that is there takes a connection
 ROUND = 1.0  # seconds after which a busy worker says once more that it is there
 LINGER = 1.0  # seconds for which a worker that ends still answers the others
 GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
@@ -58,6 +59,7 @@ ADDRESS = re.compile(r"(\[[^]]+\]|[^:\s]+):\d+")
 REFUSED = "Connection refused"
 AGAIN = "start the same commands again on all workers"
 
+_ports = set()  # which this process has opened as a worker
 _here = threading.local()  # Like TensorFlow's default graph, the worker is that of a thread.
 
 
@@ -190,7 +192,9 @@ class Member(Worker):
         self._server = self._start_server()
         self.target = self._server.target
         self._wait_for_all()
+        self._busy = None  # the thread in which this worker does something that the others wait for
         self._waits = []  # of each session.run of now, how many seconds it takes already
+        self._failure = None  # why this worker fails, which nobody may hear any more
         self.has_ended = threading.Event()
         # A server cannot be stopped, and deleting it might take forever; so this thread keeps it.
         threading.Thread(target=self._watch, args=[self._server], daemon=True).start()
@@ -205,6 +209,9 @@ class Member(Worker):
         options.experimental.collective_nccl = True
         # Otherwise a session would wait for the others, and might compute on their devices.
         options.device_filters.append(f"/job:worker/task:{self.index}")
+        # While one thread saves, another has to say that this worker is there.
+        threads = int(os.environ.get("TF_NUM_INTEROP_THREADS") or _num_cores())
+        options.inter_op_parallelism_threads = max(threads, 2)
         options.rpc_options.num_channels_per_target = 4  # A step of small takes 0.94 of the time.
         return options
 
@@ -212,7 +219,8 @@ class Member(Worker):
         run = session.run
 
         def watched(*args, **kwargs):
-            wait = [0.0]
+            # A session that works while the others wait for it does not wait for them.
+            wait = [-math.inf if threading.get_ident() == self._busy else 0.0]
             self._waits.append(wait)
             try:
                 return run(*args, **kwargs)
@@ -232,11 +240,14 @@ class Member(Worker):
         TensorFlow says so itself where the two have talked in the same operation before. Otherwise
         it waits forever, and neither a time limit nor closing the session brings it back.
         """
-        gone = set()
+        gone, last = set(), time.monotonic()
         while not self.has_ended.wait(LOOK):
             before, gone = gone, {i for i, why in self._unreachable() if why == REFUSED}
+            # While this process is halted, the time does not count.
+            passed = min(time.monotonic() - last, LOOK + CONNECT * self.number)
+            last = time.monotonic()
             for wait in [*self._waits]:
-                wait[0] += LOOK  # A process that is halted does not count the time.
+                wait[0] += passed
                 if wait[0] > LOOK and gone & before:
                     self._give_up(f"{self._names(gone & before)} is gone; {AGAIN}")
                 if wait[0] >= self._patience:
@@ -250,11 +261,13 @@ class Member(Worker):
 
     def _give_up(self, message):
         clear = "\r\033[K" if sys.stderr.isatty() else ""
+        message = self._failure or message
         print(f"{clear}{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
         os._exit(2)
 
     def compare(self, facts):
-        facts = {**facts, **_checksums_of_code()}
+        has_gpu = bool(tf.config.list_physical_devices("GPU"))
+        facts = {**facts, "a GPU": has_gpu, **_checksums_of_code()}
         told = [json.loads(message) for message in self._tell(json.dumps(facts))]
         different = [
             f"{self._name(i)} has {name} {theirs.get(name)!r}, and worker 0 {told[0].get(name)!r}"
@@ -296,7 +309,9 @@ class Member(Worker):
         return state and tf.nest.map_structure(own, state)
 
     def spread(self, session, variables):
-        with tf.Graph().as_default():  # The session's own graph may be finalized.
+        self._tell()  # Who has failed until here is heard.
+        # The session's own graph may be finalized.
+        with tf.Graph().as_default(), tf.device("/cpu:0"):
             values, received = [], []
             for variable in variables:
                 dtype, description = variable.dtype.base_dtype, self._collective()
@@ -332,7 +347,7 @@ class Member(Worker):
         if self._steps < self._next:
             return None, False
         seconds = time.perf_counter() - self._agreed_at
-        until_next = max(int(AGREE * self._steps / seconds), 1)
+        until_next = min(max(int(AGREE * self._steps / seconds), 1), 2 * self._next)
         signals, saves, steps = self._exchange(signum or 0, is_due, until_next).T.tolist()
         self._agreed_at, self._steps, self._next = time.perf_counter(), 0, steps[0]
         return max(signals) or None, bool(saves[0])
@@ -371,8 +386,9 @@ class Member(Worker):
 
     def say_why(self, error):
         """Tells the others, who wait for a message, of the UserError that ends this worker."""
+        self._failure = str(error)
         with contextlib.suppress(UserError, tf.errors.OpError):  # Others may fail as well.
-            self._tell(str(error), FAILED)
+            self._tell(self._failure, FAILED)
 
     def _start_server(self):
         # gRPC would send what the workers say to each other to the proxy of the environment.
@@ -380,11 +396,22 @@ class Member(Worker):
         hosts += [_host_and_port(address)[0] for address in self._addresses]
         os.environ["no_grpc_proxy"] = ",".join(filter(None, dict.fromkeys(hosts)))
         port = _host_and_port(self._addresses[self.index])[1]
+        if port in _ports:
+            raise UserError(
+                "this process was a worker before, and TensorFlow's server cannot be stopped; "
+                "start a new process (in a notebook, restart the kernel)"
+            )
         try:
-            return tf.train.Server(
+            server = tf.train.Server(
                 tf.train.ClusterSpec({"worker": self._addresses}), job_name="worker",
                 task_index=self.index, config=self.options(),
             )
+            _ports.add(port)
+            print(
+                f"Worker {self.index} of {self.number}. Its port {port} is open to every network "
+                "of this machine, and whoever reaches it can run anything here."
+            )
+            return server
         except tf.errors.OpError as error:
             reason = error.message.splitlines()[-1]
             with contextlib.suppress(OverflowError), socket.socket() as probe:
@@ -416,7 +443,7 @@ class Member(Worker):
         for i, address in enumerate(self._addresses):
             try:
                 if i != self.index:
-                    socket.create_connection(_host_and_port(address), timeout=2).close()
+                    socket.create_connection(_host_and_port(address), CONNECT).close()
             except ConnectionRefusedError:
                 yield i, REFUSED
             except (OSError, UnicodeError) as error:
@@ -456,7 +483,7 @@ class Member(Worker):
         Raises:
           UserError: a worker has failed and given its reason as a message.
         """
-        data = message.encode()
+        data = message.encode(errors="backslashreplace")
         states = [BUSY]
         while BUSY in states:
             states, sizes, _ = self._exchange(state, len(data), 0).T
@@ -484,14 +511,16 @@ class Member(Worker):
 
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             said = executor.submit(say)
+            self._busy = threading.get_ident()
             try:
                 result = function()
             except UserError as error:
                 done.set()
-                said.result()
+                concurrent.futures.wait([said])
                 self.say_why(error)
                 raise
             finally:
+                self._busy = None
                 done.set()
         said.result()  # It raises what went wrong meanwhile.
         return result
@@ -535,11 +564,6 @@ def joining(tf_config, patience):
     if not patience < math.inf:
         raise UserError(f"--wait_minutes is {patience / 60}; it must be a finite number")
     worker = _here.worker = Member(addresses, index, patience)
-    port = _host_and_port(addresses[index])[1]
-    print(
-        f"Worker {index} of {worker.number}. Its port {port} is open to every network of this "
-        "machine, and whoever reaches it can run anything here."
-    )
     try:
         yield
     except UserError as error:
@@ -650,6 +674,8 @@ def launch(command, number):
       UserError: there are GPUs, but not enough of them.
     """
     addresses = free_addresses(number)
+    ports = ", ".join(address.split(":")[1] for address in addresses)
+    print(f"Each worker opens a port to every network of this machine: {ports}.")
     processes, readers, written, before = [], [], [[] for _ in range(number)], {}
     try:
         for index, resources in enumerate(_shares(number)):
@@ -713,12 +739,12 @@ def _read(descriptor, lines, shown):
     text = b""
     with contextlib.suppress(OSError):  # A terminal whose other side is closed gives this error.
         while part := os.read(descriptor, 1 << 16):
-            text += part
+            text = (text + part)[-1 << 16 :]  # A live line is written over and over again.
             if shown:
                 sys.stderr.write(part.decode("utf-8", "backslashreplace"))
                 sys.stderr.flush()
     os.close(descriptor)
-    lines += text.decode("utf-8", "backslashreplace").splitlines()
+    lines += text.decode("utf-8", "backslashreplace").replace("\033[K", "").splitlines()
 
 
 def free_addresses(number):

@@ -165,6 +165,7 @@ def open_run(flags, config, corpus, raw_data, source):
     worker = cluster.this_worker()
     facts = facts_of(config, corpus.folder, raw_data, flags, source)
     worker.compare(_flat({**facts, "corpus": {}}))  # The word ids decide.
+    cluster.own_part(config)  # It fails, if at all, before anything is moved.
     this_run = None
     with contextlib.ExitStack() as locked, Line() as line:
 
@@ -589,11 +590,11 @@ class Training:
         """
         names = [variable.op.name for variable in tf.trainable_variables()]
         values = self._session.run(tf.trainable_variables())
+        worker = cluster.this_worker()
+        worker.check(values)
         for name, value in zip(names, values):
             if not np.isfinite(value).all():
                 raise FloatingPointError(f"{name} is not finite any more")
-        worker = cluster.this_worker()
-        worker.check(values)
         state = worker.all_rows(position.state)
         path = self._run.save(dataclasses.replace(position, state=state), self._save_variables)
         self.position = position

@@ -56,13 +56,13 @@ def together(monkeypatch):
     """To be called: runs work(index) as so many workers; returns the results, errors among them."""
     monkeypatch.setattr(cluster, "LINGER", 0)
 
-    def run(number, work, addresses=None):
+    def run(number, work, addresses=None, patience=60.0):
         addresses = addresses or cluster.free_addresses(number)
         results = [None] * number
 
         def be(index):
             try:
-                with cluster.joining(tf_config(addresses, index), patience=60.0):
+                with cluster.joining(tf_config(addresses, index), patience):
                     results[index] = work(index)
             except Exception as error:
                 results[index] = error
@@ -169,27 +169,54 @@ def test_what_worker_0_has_reaches_the_others_exactly(together):
 
 def test_slow_worker_0_is_waited_for(together, monkeypatch):
     """The others wait for longer than their patience, as worker 0 says that it is there."""
+    given_up, said = [], []
     monkeypatch.setattr(cluster, "ROUND", 0.1)
-    answered = []
+    monkeypatch.setattr(cluster, "LOOK", 0.02)
+    monkeypatch.setattr(cluster.Member, "_give_up", lambda _, message: given_up.append(message))
+    exchange = cluster.Member._exchange
 
-    def work(index):
+    def counted(worker, *numbers):
+        said.append(numbers)
+        return exchange(worker, *numbers)
+
+    monkeypatch.setattr(cluster.Member, "_exchange", counted)
+
+    def slow():
+        while said.count((cluster.BUSY, 0, 0)) < 10:
+            time.sleep(0.01)
+        return np.float32(5)
+
+    def work(_):
         worker = cluster.this_worker()
-        exchange = worker._exchange
+        with tf.Graph().as_default():
+            saved = tf.numpy_function(slow, [], tf.float32)
+            with tf.Session(worker.target, config=worker.options()) as session:
+                worker.watch(session)  # A session in which it saves does not wait for the others.
+                return worker.first_says(lambda: float(session.run(saved)))
 
-        def counted(*numbers):
-            answered.append(numbers)
-            return exchange(*numbers)
+    assert together(2, work, patience=0.5) == [5.0] * 2
+    assert not given_up
 
-        worker._exchange = counted
 
-        def slow():
-            while answered.count((cluster.BUSY, 0, 0)) < 5:
-                time.sleep(0.01)
-            return "done"
+def test_worker_that_fails_while_the_models_are_built_is_named(together):
+    def work(index):
+        if index == 1:
+            raise UserError("SmallConfig needs 3.0 GiB of memory")
+        with tf.Graph().as_default(), tf.Session() as session:
+            cluster.this_worker().spread(session, [])
 
-        return worker.first_says(slow)
+    addresses = cluster.free_addresses(2)
+    first, second = together(2, work, addresses)
+    assert str(first) == f"worker 1 ({addresses[1]}): SmallConfig needs 3.0 GiB of memory"
+    assert str(second) == "SmallConfig needs 3.0 GiB of memory"
 
-    assert together(2, work) == ["done"] * 2
+
+def test_process_is_a_worker_once(together):
+    """TensorFlow's server cannot be stopped; a notebook is told to start its kernel anew."""
+    addresses = cluster.free_addresses(2)
+    assert together(2, lambda index: index, addresses) == [0, 1]
+    for error in together(2, lambda index: index, addresses):
+        assert str(error).startswith("this process was a worker before")
 
 
 def test_workers_take_turns(together):
