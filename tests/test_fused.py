@@ -41,6 +41,7 @@ def test_modes_agree(dtype, tolerance, keep_prob, flags, monkeypatch):
     config = type("SomeConfig", (models.TinyConfig,), {"keep_prob": keep_prob})()
     state = [tuple(RNG.normal(size=(2, 4, 6))) for _ in range(2)]
     monkeypatch.setattr(lstm, "data_type", lambda: dtype)
+    monkeypatch.setattr(rnn, "number_type", lambda _: dtype)
     with monkeypatch.context() as patch:
         make = tf.get_variable  # in the type under test
         for module in tf, lstm.tf:  # Those of ptb/ have another name for it than the script.
