@@ -212,7 +212,7 @@ class Member(Worker):
         # While one thread saves, another has to say that this worker is there.
         threads = int(os.environ.get("TF_NUM_INTEROP_THREADS") or _num_cores())
         options.inter_op_parallelism_threads = max(threads, 2)
-        options.rpc_options.num_channels_per_target = 4  # A step of small takes some percent less time.
+        options.rpc_options.num_channels_per_target = 4  # It saves some percent of a step.
         return options
 
     def watch(self, session):
