@@ -263,6 +263,7 @@ class Member(Worker):
         clear = "\r\033[K" if sys.stderr.isatty() else ""
         message = self._failure or message
         print(f"{clear}{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
+        time.sleep(LOOK + LINGER)  # Others that wait for the same one are to find this one there.
         os._exit(2)
 
     def compare(self, facts):
