@@ -257,7 +257,7 @@ class Member(Worker):
                         "--wait_minutes"
                     )
         threading.Event().wait()
-        del server
+        del server  # It is kept until here, and nobody ever comes here.
 
     def _give_up(self, message):
         clear = "\r\033[K" if sys.stderr.isatty() else ""
