@@ -113,7 +113,7 @@ class PTBModel:
         with tf.variable_scope("RNN"):
             if FLAGS.rnn_mode == "basic":
                 outputs = []
-                # Gradients go back through this loop and no further, or no step would ever end.
+                # Gradients go back through this loop only, and not to the beginning of the corpus.
                 for time_step in range(num_steps):
                     if time_step > 0:  # The first step has made the cells' variables.
                         tf.get_variable_scope().reuse_variables()
