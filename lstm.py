@@ -17,8 +17,9 @@ import time
 
 # The article has `import ptb.reader as reader`; the other rooms of ptb do what it leaves out. They
 # come first: they say what is not installed, and hide what TensorFlow prints while it loads.
-from ptb import cluster, command_line, reader, rnn, run
+from ptb import cluster, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
+from ptb.terminal import command_line
 
 import numpy as np
 

@@ -41,10 +41,10 @@ import time
 
 import numpy as np
 
-from ptb import command_line
-from ptb.errors import STOP_SIGNALS, UserError
-from ptb.progress import Line, counted
-from ptb.quiet import session_config, tf
+from ptb.terminal import command_line
+from ptb.terminal.errors import STOP_SIGNALS, UserError
+from ptb.terminal.progress import Line, counted
+from ptb.terminal.quiet import session_config, tf
 
 READY, BUSY, FAILED = range(3)  # what a worker says of itself before each message
 AGREE = 0.5  # seconds between two steps after which the workers agree whether to save or stop

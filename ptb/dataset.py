@@ -11,10 +11,11 @@ import typing
 import urllib.request
 import zlib
 
-from ptb import cluster, files
-from ptb.errors import UserError
-from ptb.progress import Progress, counted
+from ptb import cluster
 from ptb.reader import corpus_files
+from ptb.saving import files
+from ptb.terminal.errors import UserError
+from ptb.terminal.progress import Progress, counted
 
 DEFAULT_PATH = os.path.join("simple-examples", "data")
 SAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "simple-examples", "sample")

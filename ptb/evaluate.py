@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ptb.errors import UserError
-from ptb.progress import Progress, counted
-from ptb.quiet import tf
+from ptb.terminal.errors import UserError
+from ptb.terminal.progress import Progress, counted
+from ptb.terminal.quiet import tf
 
 # Two states count as equal within this tolerance, relative and absolute. It is about 84 units in
 # the last place of a float32, a little more than what rounding alone does to a state.

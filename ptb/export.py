@@ -16,10 +16,12 @@ import gzip
 import os
 import sys
 
-from ptb import command_line, files, reader, rnn
-from ptb.errors import UserError
+from ptb import reader, rnn
 from ptb.language_model import MATRICES, model_of
-from ptb.quiet import session_config, tf
+from ptb.saving import files
+from ptb.terminal import command_line
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import session_config, tf
 
 NO_TEXT = (".bz2", ".xz", ".zst", ".zip", ".7z", ".bin", ".npy", ".npz")  # formats of other vectors
 

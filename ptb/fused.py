@@ -34,7 +34,7 @@ import functools
 import numpy as np
 
 from ptb import gpu
-from ptb.quiet import session_config, tf
+from ptb.terminal.quiet import session_config, tf
 
 # The most by which the numbers of the two layers may differ, relative to their size. TF32 and
 # float16 have 11 binary digits, bfloat16 has 8; a wrong layer is wrong by far more.

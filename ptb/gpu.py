@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from ptb.quiet import tf
+from ptb.terminal.quiet import tf
 
 LOOK = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
 SIGNS = (  # Linux has these files where there is an NVIDIA driver, the last one under Windows.

@@ -22,11 +22,13 @@ import typing
 
 import numpy as np
 
-from ptb import checkpoint, command_line, files, reader, rnn
-from ptb.errors import UserError
+from ptb import reader, rnn
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.progress import Progress, counted
-from ptb.quiet import refuse_forked, session_config, tf
+from ptb.saving import checkpoint, files
+from ptb.terminal import command_line
+from ptb.terminal.errors import UserError
+from ptb.terminal.progress import Progress, counted
+from ptb.terminal.quiet import refuse_forked, session_config, tf
 
 SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
 WORDS_A_STEP = 5  # number of words of each of them that are read in one step

@@ -29,10 +29,11 @@ import warnings
 
 import numpy as np
 
-from ptb import command_line, files
-from ptb.errors import UserError
-from ptb.history import CSV
-from ptb.progress import columns
+from ptb.saving import files
+from ptb.saving.history import CSV
+from ptb.terminal import command_line
+from ptb.terminal.errors import UserError
+from ptb.terminal.progress import columns
 from ptb.units import EXPLANATIONS
 
 COLUMNS = "epoch", "train_perplexity", "valid_perplexity"

@@ -19,10 +19,10 @@ import sys
 
 import numpy as np
 
-from ptb import files
-from ptb.errors import UserError
-from ptb.progress import Progress, counted
-from ptb.quiet import tf
+from ptb.saving import files
+from ptb.terminal.errors import UserError
+from ptb.terminal.progress import Progress, counted
+from ptb.terminal.quiet import tf
 
 EOS = "<eos>"
 UNK = "<unk>"

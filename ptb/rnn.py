@@ -12,7 +12,7 @@ cast back at once.
 import collections
 
 from ptb import cluster, fused, gpu
-from ptb.quiet import tf
+from ptb.terminal.quiet import tf
 
 LSTMStateTuple = collections.namedtuple("LSTMStateTuple", ["c", "h"])
 LSTMStateTuple.__doc__ = "The state of one layer: c and h, each of shape [batch_size, size]."

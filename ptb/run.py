@@ -21,15 +21,17 @@ import time
 
 import numpy as np
 
-from ptb import checkpoint, cluster, dataset, files, history, monitor, reader
-from ptb.checkpoint import Position
-from ptb.command_line import POSITIVE, WHOLE, command_of
-from ptb.errors import READER_GONE, STOP_SIGNALS, Output, UserError, memory_needed, stopped
+from ptb import cluster, dataset, reader
 from ptb.evaluate import perplexity, text_perplexity
-from ptb.progress import Line
-from ptb.quiet import tf
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
 from ptb.rnn import LSTMStateTuple, number_type, state_type
+from ptb.saving import checkpoint, files, history
+from ptb.saving.checkpoint import Position
+from ptb.terminal import monitor
+from ptb.terminal.command_line import POSITIVE, WHOLE, command_of
+from ptb.terminal.errors import READER_GONE, STOP_SIGNALS, Output, UserError, memory_needed, stopped
+from ptb.terminal.progress import Line
+from ptb.terminal.quiet import tf
 
 FREE_TO_CHANGE = ("rnn_mode", "config.max_max_epoch", "tensorflow")  # between two starts of a run
 LOSSES_AN_EPOCH = 100  # about how many points of the training loss an event file gets

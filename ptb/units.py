@@ -17,9 +17,9 @@ import typing
 
 import numpy as np
 
-from ptb.errors import UserError
-from ptb.progress import Progress, counted
 from ptb.reader import EOS, UNK
+from ptb.terminal.errors import UserError
+from ptb.terminal.progress import Progress, counted
 
 EXPLANATIONS = "position", "length", "unk"
 ROWS = 100  # at most so many parts of a text are read side by side

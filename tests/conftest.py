@@ -14,11 +14,14 @@ from absl.testing import flagsaver
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import models
+
 import configs
 import lstm
-import models
-from ptb import command_line, files, plot, progress, run
-from ptb.quiet import tf
+from ptb import plot, run
+from ptb.saving import files
+from ptb.terminal import command_line, progress
+from ptb.terminal.quiet import tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

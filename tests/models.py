@@ -10,7 +10,7 @@ import lstm
 from lstm import PTBInput
 from ptb import cluster, rnn
 from ptb.evaluate import TextInput, text_perplexity
-from ptb.quiet import tf
+from ptb.terminal.quiet import tf
 
 
 class TinyConfig(configs.TstConfig):

@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 
-import configs
 import models
 from conftest import ROOT, train
+
+import configs
 
 SCRIPT = '''
 import sys

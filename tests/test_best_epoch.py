@@ -6,17 +6,18 @@ import re
 import shutil
 import signal
 
+import models
 import numpy as np
 import pytest
-
-import models
 from conftest import train, write_corpus
-from ptb import checkpoint, language_model, run
-from ptb.errors import Stopped, UserError
-from ptb.language_model import LanguageModel
 from test_checkpoint import correct_sum
 from test_resume import assert_same, variables
 from test_run import Killed, history_rows
+
+from ptb import language_model, run
+from ptb.language_model import LanguageModel
+from ptb.saving import checkpoint
+from ptb.terminal.errors import Stopped, UserError
 
 FIELDS = {"hidden_size": 20, "init_scale": 0.2, "max_epoch": 9, "max_max_epoch": 4,
           "vocab_size": None}

@@ -8,13 +8,13 @@ import subprocess
 
 import numpy as np
 import pytest
-
-from ptb import checkpoint, files
-from ptb.errors import UserError
-from ptb.history import EpochResult, best_epoch
-from ptb.quiet import tf
-from ptb.rnn import LSTMStateTuple
 from test_files import System
+
+from ptb.rnn import LSTMStateTuple
+from ptb.saving import checkpoint, files
+from ptb.saving.history import EpochResult, best_epoch
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import tf
 
 FACTS = {
     "config": {"hidden_size": 3, "num_layers": 1, "batch_size": 2, "max_max_epoch": 3},

@@ -10,12 +10,12 @@ import threading
 
 import pytest
 from absl.testing import flagsaver
+from conftest import ROOT
 
 import lstm
-from conftest import ROOT
-from ptb import command_line
-from ptb.errors import Stopped, UserError
-from ptb.quiet import tf
+from ptb.terminal import command_line
+from ptb.terminal.errors import Stopped, UserError
+from ptb.terminal.quiet import tf
 
 TST = "--config", "tst"
 
@@ -363,7 +363,7 @@ def what_loading_prints(what, status, tmp_path):
     (tmp_path / "tensorflow.py").write_text(FAKE.format(what))
     read, write = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from ptb.quiet import tf; tf.Session"], stderr=write,
+        [sys.executable, "-c", "from ptb.terminal.quiet import tf; tf.Session"], stderr=write,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     os.close(write)
@@ -426,8 +426,8 @@ locked = []
 sys.modules["msvcrt"] = types.SimpleNamespace(
     LK_NBLCK=2, locking=lambda descriptor, mode, size: locked.append((mode, size))
 )
-import ptb.files
-ptb.files.os = types.SimpleNamespace(**{**vars(os), "name": "nt"})
+import ptb.saving.files
+ptb.saving.files.os = types.SimpleNamespace(**{**vars(os), "name": "nt"})
 import lstm
 lstm.FLAGS(["lstm.py", "--config=tst", "--data_path=" + sys.argv[1], "--save_path=" + sys.argv[2]])
 lstm.main([])

@@ -11,8 +11,8 @@ import pytest
 
 import configs
 import lstm
-from ptb.command_line import POSITIVE, WHOLE, check_config, get_config
-from ptb.errors import UserError
+from ptb.terminal.command_line import POSITIVE, WHOLE, check_config, get_config
+from ptb.terminal.errors import UserError
 
 VALUES = {  # small, medium, large, tst
     "init_scale": (0.1, 0.05, 0.04, 0.1),

@@ -12,11 +12,12 @@ import threading
 import time
 
 import pytest
-
 from conftest import ROOT
-from ptb import dataset, files
-from ptb.errors import UserError
 from test_files import System
+
+from ptb import dataset
+from ptb.saving import files
+from ptb.terminal.errors import UserError
 
 TEXTS = {name: f" {name} \n".encode() * 2000 for name in dataset.FILES}
 PREFIX = "./simple-examples/data/"

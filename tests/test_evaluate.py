@@ -1,13 +1,13 @@
 """A whole text at once, against one word at a time."""
 
-import numpy as np
-import pytest
-
 import models
+import numpy as np
 import numpy_lstm
+import pytest
 from models import TinyConfig
+
 from ptb import evaluate
-from ptb.errors import UserError
+from ptb.terminal.errors import UserError
 
 IDS = np.random.default_rng(1).integers(0, 30, 400)
 

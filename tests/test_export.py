@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 
+import models
 import numpy as np
 import pytest
-
-import models
 from conftest import train
-from ptb import checkpoint, export, files
-from ptb.errors import UserError
+
+from ptb import export
 from ptb.language_model import LanguageModel
-from ptb.quiet import tf
+from ptb.saving import checkpoint, files
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import tf
 
 # A program that knows TensorFlow 2 and nothing of this project.
 FRESH_PROCESS = """

@@ -9,8 +9,8 @@ import types
 
 import pytest
 
-from ptb import files
-from ptb.errors import UserError
+from ptb.saving import files
+from ptb.terminal.errors import UserError
 
 
 class System:

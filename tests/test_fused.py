@@ -2,14 +2,14 @@
 
 import re
 
+import models
 import numpy as np
+import numpy_lstm
 import pytest
 
 import lstm
-import models
-import numpy_lstm
 from ptb import fused, gpu, rnn
-from ptb.quiet import tf
+from ptb.terminal.quiet import tf
 
 IDS = np.random.default_rng(1).integers(0, 30, 400)
 RNG = np.random.default_rng(5)

@@ -11,18 +11,18 @@ import os
 import subprocess
 import sys
 
+import models
 import numpy as np
+import numpy_lstm
 import pytest
+from conftest import ROOT, train
 
 import configs
 import lstm
-import models
-import numpy_lstm
-from conftest import ROOT, train
 from ptb import export, fused, gpu, run
-from ptb.errors import Stopped
 from ptb.language_model import LanguageModel
-from ptb.quiet import session_config, tf
+from ptb.terminal.errors import Stopped
+from ptb.terminal.quiet import session_config, tf
 
 STEPS = 20
 NUMBER_TYPES = ["float32", "use_fp16", "use_bf16"]

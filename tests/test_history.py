@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from ptb import history
-from ptb.quiet import tf
+from ptb.saving import history
+from ptb.terminal.quiet import tf
 
 LAST = {"Training Loss": 7, "Train Perplexity": 2}
 

@@ -1,15 +1,16 @@
 """Whatever a corpus or a configuration holds: a result, or a UserError; no hang, bounded memory."""
 
-import configs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ptb import checkpoint, reader
-from ptb.command_line import POSITIVE, WHOLE, get_config
-from ptb.errors import UserError
-from ptb.history import EpochResult
+import configs
+from ptb import reader
+from ptb.saving import checkpoint
+from ptb.saving.history import EpochResult
+from ptb.terminal.command_line import POSITIVE, WHOLE, get_config
+from ptb.terminal.errors import UserError
 
 UNHURRIED = settings(
     deadline=None, max_examples=200, derandomize=True,

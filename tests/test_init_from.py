@@ -5,19 +5,20 @@ import shlex
 import shutil
 import sys
 
+import models
 import numpy as np
 import pytest
-
-import configs
-import models
 from conftest import train
-from ptb import checkpoint, files, run
-from ptb.dataset import Corpus
-from ptb.errors import UserError
-from ptb.quiet import tf
 from test_checkpoint import correct_sum
 from test_resume import assert_same, variables
 from test_run import flags_for
+
+import configs
+from ptb import run
+from ptb.dataset import Corpus
+from ptb.saving import checkpoint, files
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import tf
 
 # Its learning rate is so small that every weight stays what it was.
 StillConfig = type("StillConfig", (models.TinyConfig,), {

@@ -6,17 +6,17 @@ import shutil
 import struct
 import sys
 
-import numpy as np
-import pytest
-
 import models
+import numpy as np
 import numpy_lstm
+import pytest
 from conftest import train
+
 from ptb import language_model, plot, reader, units
-from ptb.errors import UserError
 from ptb.language_model import LanguageModel
-from ptb.quiet import tf
 from ptb.reader import EOS, UNK
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import tf
 
 PROMPT = "w1 w0 nonsense w2 w7 w1 <eos> w5 w29"
 

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import threading
 
-import numpy as np
-import pytest
-
 import models
+import numpy as np
 import numpy_lstm
+import pytest
 from conftest import ROOT
-from ptb import checkpoint, language_model, reader
-from ptb.errors import UserError
+
+from ptb import language_model, reader
 from ptb.language_model import LanguageModel
-from ptb.quiet import tf
+from ptb.saving import checkpoint
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import tf
 
 RNG = np.random.default_rng(3)
 

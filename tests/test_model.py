@@ -2,15 +2,15 @@
 
 import math
 
+import models
 import numpy as np
+import numpy_lstm
 import pytest
+from models import TinyConfig
 
 import lstm
-import models
-import numpy_lstm
-from models import TinyConfig
 from ptb import evaluate, rnn
-from ptb.quiet import tf
+from ptb.terminal.quiet import tf
 
 IDS = np.random.default_rng(1).integers(0, 30, 400)
 

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import types
 
-import pytest
-
 import models
+import pytest
 from conftest import ROOT
-from ptb import fused, gpu, monitor, progress
-from ptb.checkpoint import Position
-from ptb.quiet import tf
+
+from ptb import fused, gpu
+from ptb.saving.checkpoint import Position
+from ptb.terminal import monitor, progress
+from ptb.terminal.quiet import tf
 
 
 @pytest.fixture

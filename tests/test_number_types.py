@@ -4,17 +4,18 @@ import os
 import re
 import signal
 
-import numpy as np
-import pytest
-
 import models
+import numpy as np
 import numpy_lstm
+import pytest
 from conftest import train
-from ptb import files, run
-from ptb.errors import Stopped
-from ptb.language_model import LanguageModel
-from ptb.quiet import tf
 from test_script import VARIABLES
+
+from ptb import run
+from ptb.language_model import LanguageModel
+from ptb.saving import files
+from ptb.terminal.errors import Stopped
+from ptb.terminal.quiet import tf
 
 BOTH = pytest.mark.parametrize("flag", ["use_fp16", "use_bf16"])
 

@@ -1,9 +1,8 @@
 """The NumPy reference checks itself: its gradients are the slopes of its cost."""
 
 import numpy as np
-import pytest
-
 import numpy_lstm
+import pytest
 
 
 @pytest.mark.parametrize("dropout", [False, True])

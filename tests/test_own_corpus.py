@@ -3,13 +3,14 @@
 import random
 import re
 
-import pytest
-
 import models
+import pytest
 from conftest import train
-from ptb import checkpoint, dataset, reader
-from ptb.errors import UserError
+
+from ptb import dataset, reader
 from ptb.language_model import LanguageModel
+from ptb.saving import checkpoint
+from ptb.terminal.errors import UserError
 
 
 class OwnConfig(models.TinyConfig):

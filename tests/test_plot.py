@@ -10,10 +10,11 @@ import threading
 import warnings
 
 import pytest
-
 from conftest import ROOT
-from ptb import files, plot
-from ptb.errors import UserError
+
+from ptb import plot
+from ptb.saving import files
+from ptb.terminal.errors import UserError
 
 HEADER = "epoch,learning_rate,train_perplexity,valid_perplexity,words_per_second,seconds\n"
 

@@ -2,10 +2,11 @@
 
 import sys
 
+import models
 import pytest
 
-import models
-from ptb import evaluate, progress, reader
+from ptb import evaluate, reader
+from ptb.terminal import progress
 
 
 def work(total, steps=3):

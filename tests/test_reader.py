@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ptb import reader
-from ptb.errors import UserError
-from ptb.quiet import tf
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import tf
 
 
 @pytest.fixture

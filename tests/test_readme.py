@@ -4,10 +4,10 @@ import itertools
 import re
 
 import pytest
+from conftest import ROOT
 
 import configs
 import lstm
-from conftest import ROOT
 from ptb import plot
 
 ENGLISH = ROOT / "README.md"

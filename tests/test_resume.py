@@ -10,15 +10,15 @@ import subprocess
 import sys
 import time
 
+import models
 import numpy as np
 import pytest
-
-import configs
-import models
 from conftest import ROOT, train
-from ptb.quiet import tf
 from test_history import points
 from test_run import history_rows
+
+import configs
+from ptb.terminal.quiet import tf
 
 SAMPLE = ROOT / "simple-examples" / "sample"
 FIELDS = {

@@ -13,17 +13,19 @@ import sys
 import threading
 import types
 
+import models
 import numpy as np
 import pytest
+from conftest import ROOT, train
+from test_history import points
 
 import configs
-import models
-from conftest import ROOT, train
-from ptb import checkpoint, progress, run
+from ptb import run
 from ptb.dataset import Corpus
-from ptb.errors import Stopped, UserError
-from ptb.quiet import tf
-from test_history import points
+from ptb.saving import checkpoint
+from ptb.terminal import progress
+from ptb.terminal.errors import Stopped, UserError
+from ptb.terminal.quiet import tf
 
 EPOCH_SIZE, VALID_SIZE = 60, 4
 

@@ -5,7 +5,6 @@ import itertools
 import math
 
 import pytest
-
 from conftest import ROOT
 
 FOLDER = ROOT / "simple-examples"

@@ -9,17 +9,19 @@ import signal
 import subprocess
 import sys
 
+import models
 import pytest
+from conftest import ROOT, train
+from test_resume import CODE, perplexities
 
 import configs
 import lstm
-import models
-from conftest import ROOT, train
-from ptb import checkpoint, command_line, dataset
-from ptb.errors import UserError
+from ptb import dataset
 from ptb.language_model import LanguageModel
-from ptb.quiet import tf
-from test_resume import CODE, perplexities
+from ptb.saving import checkpoint
+from ptb.terminal import command_line
+from ptb.terminal.errors import UserError
+from ptb.terminal.quiet import tf
 
 VARIABLES = {  # what the tutorial's saver asks for
     "Model/embedding": [10000, 2],

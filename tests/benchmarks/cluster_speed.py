@@ -69,7 +69,7 @@ def work(fields, ids, steps):
     """Trains as this process alone or as one worker: a round for each line read, times printed."""
     import lstm
     from ptb import cluster, rnn, run
-    from ptb.quiet import tf
+    from ptb.terminal.quiet import tf
 
     tf.disable_eager_execution()
     config = types.SimpleNamespace(**fields)
@@ -160,7 +160,7 @@ def main():
 
     import configs
     from ptb import dataset, reader
-    from ptb.command_line import POSITIVE, WHOLE, get_config
+    from ptb.terminal.command_line import POSITIVE, WHOLE, get_config
 
     config = get_config(args.config, configs)
     if args.paper:

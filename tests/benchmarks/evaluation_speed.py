@@ -16,9 +16,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import configs  # noqa: E402 (found through the line above)
 import lstm  # noqa: E402
 from ptb import dataset, reader, rnn  # noqa: E402
-from ptb.command_line import get_config  # noqa: E402
 from ptb.evaluate import TextInput, text_perplexity  # noqa: E402
-from ptb.quiet import tf  # noqa: E402
+from ptb.terminal.command_line import get_config  # noqa: E402
+from ptb.terminal.quiet import tf  # noqa: E402
 
 
 def main():

@@ -75,7 +75,7 @@ def square(number_type):
     """Returns the contender that is TensorFlow's product of square matrices in a number type."""
 
     def contender(*_):
-        from ptb.quiet import tf
+        from ptb.terminal.quiet import tf
 
         tf.disable_eager_execution()
         matrix = tf.Variable(tf.ones([SQUARE, SQUARE], number_type))
@@ -102,7 +102,7 @@ def ours(mode, bf16=False):
     def contender(config, data):
         import lstm
         from ptb import rnn, run
-        from ptb.quiet import session_config, tf
+        from ptb.terminal.quiet import session_config, tf
 
         tf.disable_eager_execution()
         run.make_deterministic(lstm.FLAGS.seed)
@@ -256,7 +256,7 @@ def main():
     # Not in the workers: PyTorch runs without TensorFlow.
     import configs
     from ptb import dataset, reader
-    from ptb.command_line import POSITIVE, WHOLE, get_config
+    from ptb.terminal.command_line import POSITIVE, WHOLE, get_config
 
     config = get_config(args.config, configs)
     fields = {name: getattr(config, name) for name in (*WHOLE, *POSITIVE)}

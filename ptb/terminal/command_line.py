@@ -14,9 +14,15 @@ import traceback
 
 from absl import flags  # They are those of tf.app.flags.
 
-from ptb import files
-from ptb.errors import (
-    DISK_FULL, READER_GONE, Output, Stopped, UserError, memory_needed, silence,
+from ptb.saving import files
+from ptb.terminal.errors import (
+    DISK_FULL,
+    READER_GONE,
+    Output,
+    Stopped,
+    UserError,
+    memory_needed,
+    silence,
 )
 
 FLAGS = flags.FLAGS

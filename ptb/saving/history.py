@@ -15,8 +15,8 @@ import typing
 
 from google.protobuf.message import DecodeError
 
-from ptb import files
-from ptb.quiet import tf
+from ptb.saving import files
+from ptb.terminal.quiet import tf
 
 CSV = "history.csv"
 EVENTS = "events.out.tfevents."

@@ -7,15 +7,17 @@ import contextlib
 import datetime
 import math
 import os
+import pathlib
 import time
 
-from ptb import files, fused, gpu
+from ptb import fused, gpu
 from ptb.evaluate import perplexity
-from ptb.history import best_epoch
-from ptb.progress import Line, counted
-from ptb.quiet import tf
 from ptb.reader import EOS
 from ptb.rnn import number_type, state_type
+from ptb.saving import files
+from ptb.saving.history import best_epoch
+from ptb.terminal.progress import Line, counted
+from ptb.terminal.quiet import tf
 
 WARM_UP = 10  # steps that are left out of every forecast, because the first ones are slow
 FORECAST_AT = 100  # steps after which the length of the run is said
@@ -106,7 +108,7 @@ def print_results(folder, position, max_max_epoch, best_path):
 
 def print_next(folder):
     """Prints the command that lets the model of a finished run write a text."""
-    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    project = str(pathlib.Path(__file__).resolve().parents[2])
     where = ""
     if os.path.realpath(os.curdir) != os.path.realpath(project):
         folder, where = os.path.abspath(folder), f" in {project}"

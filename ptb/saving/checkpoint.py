@@ -28,11 +28,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ptb import files, reader
-from ptb.errors import UserError, memory_needed
-from ptb.history import EpochResult, best_epoch
-from ptb.quiet import tf
+from ptb import reader
 from ptb.rnn import LSTMStateTuple, state_type
+from ptb.saving import files
+from ptb.saving.history import EpochResult, best_epoch
+from ptb.terminal.errors import UserError, memory_needed
+from ptb.terminal.quiet import tf
 
 PREFIX = "checkpoint-"
 TRIES = 100  # how often a reader looks again where a run has just removed what it was to read

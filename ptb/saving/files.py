@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-from ptb.errors import UserError
+from ptb.terminal.errors import UserError
 
 try:
     import fcntl

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 
-from ptb.errors import UserError
+from ptb.terminal.errors import UserError
 
 FORGET = b"\0"  # the last byte that the keeper gets where nobody needs what it keeps
 KEEPER = f"""
