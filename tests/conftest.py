@@ -1,8 +1,10 @@
-"""What the tests share: small corpora, small models, and the folder of reference material."""
+"""What the tests share: small corpora, small runs, what these leave, and reference material."""
 
+import csv
 import os
 import pathlib
 import random
+import re
 import sys
 import types
 
@@ -19,12 +21,26 @@ import models
 import configs
 import lstm
 from ptb import plot, run
-from ptb.saving import files
+from ptb.saving import files, history
 from ptb.terminal import command_line, progress
 from ptb.terminal.quiet import tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+SAMPLE = ROOT / "simple-examples" / "sample"
+
+# lstm.py with one more configuration, and Ctrl-C as it is on a terminal: a script that was started
+# in the background ignores it.
+CODE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{first}
+sys.path.insert(0, {root!r})
+import configs
+configs.SomeConfig = type("SomeConfig", (configs.TstConfig,), {fields!r})
+sys.argv = ["lstm.py", *sys.argv[1:]]
+runpy.run_path({root!r} + "/lstm.py", run_name="__main__")
+"""
 
 tf.disable_eager_execution()
 
@@ -135,3 +151,85 @@ def write_corpus(folder, train_lines):
         )
         (folder / f"ptb.{part}.txt").write_text(text, encoding="utf-8")
     return folder
+
+
+def write_texts(folder, train_lines):
+    """Writes the beginning of the sample corpus, and returns its folder."""
+    for part, lines in ("train", train_lines), ("valid", 100), ("test", 100):
+        text = (SAMPLE / f"ptb.{part}.txt").read_text().splitlines(keepends=True)[:lines]
+        (folder / f"ptb.{part}.txt").write_text("".join(text))
+    return folder
+
+
+# A run, and what it leaves in its folder and prints.
+
+def flags_for(out, **others):
+    """Returns flags like those of lstm.py."""
+    defaults = {"config": "some", "save_path": str(out), "restart": False, "save_minutes": 5,
+                "use_fp16": False, "use_bf16": False, "rnn_mode": "fused", "seed": 1,
+                "init_from": ""}
+    return types.SimpleNamespace(**{**defaults, **others})
+
+
+class Killed(Exception):
+    """Ends a run as SIGKILL would: nothing is saved."""
+
+
+def newest_number(out):
+    """Returns the number of the newest checkpoint of the run in out/some; 0 where there is none."""
+    numbers = [int(path.name[-6:]) for path in pathlib.Path(out, "some").glob("checkpoint-*")]
+    return max(numbers, default=0)
+
+
+def history_rows(folder):
+    """Returns the rows of history.csv without the two columns that are times."""
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["words_per_second"], row["seconds"]
+    return rows
+
+
+def points(folder):
+    """Returns {tag: [(step, value)]} and the number of graphs in a folder's event files."""
+    found, graphs = {}, 0
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        recorded, whole = history.read_events(str(path))
+        assert whole and recorded[0].file_version == "brain.Event:2"
+        for event in recorded:
+            graphs += b"of_this_graph" in event.graph_def
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found, graphs
+
+
+def correct_sum(path):
+    """Makes SHA256SUMS agree with a file that was changed."""
+    sums = path.parent / "SHA256SUMS"
+    lines = [
+        f"{files.sha256_of(path)}  {path.name}" if line.endswith(f"  {path.name}") else line
+        for line in sums.read_text().splitlines()
+    ]
+    sums.write_text("\n".join(lines) + "\n")
+
+
+def perplexities(stdout):
+    """Returns {what: perplexity} of every complete printed line, each within its epoch."""
+    values, epoch = {}, None
+    for line in stdout.splitlines(keepends=True):
+        if match := re.match(r"Epoch: (\d+) Learning rate", line):
+            epoch = match[1]
+        match = re.fullmatch(r"(?:Epoch: \d+ )?(\S+) [Pp]erplexity: (\S+)( speed.*)?\n", line)
+        if match:
+            values[epoch, match[1]] = match[2]
+    return values
+
+
+class System:
+    """The os module as a module of ours sees it, with other functions under some of its names."""
+
+    def __init__(self, **functions):
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name):
+        return getattr(os, name)

@@ -25,6 +25,17 @@ class TinyConfig(configs.TstConfig):
     vocab_size = 30
 
 
+TST_VARIABLES = {  # of TstConfig, with their shapes: what the tutorial's saver asks for
+    "Model/embedding": [10000, 2],
+    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/kernel": [4, 8],
+    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/bias": [8],
+    "Model/softmax_w": [2, 10000],
+    "Model/softmax_b": [10000],
+    "Model/global_step": [],
+    "Train/Model/Variable": [],
+}
+
+
 @contextlib.contextmanager
 def built(config, ids, test_ids=None):
     """Yields (session, train, valid, test): the models on one list of ids, initialized.
@@ -51,6 +62,24 @@ def built(config, ids, test_ids=None):
 def last_model(run_folder):
     """Returns the path of the model in a run's last checkpoint, as a Saver wants it."""
     return str(sorted(pathlib.Path(run_folder).glob("checkpoint-*"))[-1] / "model.ckpt")
+
+
+def saved(path):
+    """Returns {name: array} of the variables at a path, as a `tf.train.Saver` takes it."""
+    reader = tf.train.load_checkpoint(str(path))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def last_saved(out):
+    """Returns {name: array} of the variables in the last checkpoint of the run in out/some."""
+    return saved(last_model(out / "some"))
+
+
+def assert_same(expected, got):
+    """Fails unless two {name: array} are the same bit for bit."""
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, got[name], err_msg=name)
 
 
 def perplexity(session, model):

@@ -8,19 +8,10 @@ import subprocess
 import types
 
 import pytest
+from conftest import System
 
 from ptb.saving import files
 from ptb.terminal.errors import UserError
-
-
-class System:
-    """The os module as `files` sees it, with other functions under some of its names."""
-
-    def __init__(self, **functions):
-        self.__dict__.update(functions)
-
-    def __getattr__(self, name):
-        return getattr(os, name)
 
 
 def failing(number, when=lambda *args: True, otherwise=None):

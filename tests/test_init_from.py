@@ -8,10 +8,7 @@ import sys
 import models
 import numpy as np
 import pytest
-from conftest import train
-from test_checkpoint import correct_sum
-from test_resume import assert_same, variables
-from test_run import flags_for
+from conftest import correct_sum, flags_for, train
 
 import configs
 from ptb import run
@@ -73,7 +70,7 @@ def test_new_run_has_the_weights_and_the_words_of_another(trained, text, tmp_pat
     printed = capsys.readouterr().out
     path = trained / "checkpoint-000003"
     assert f"Starting from the weights and the vocabulary of {path}/model.ckpt.\nEpoch" in printed
-    assert_same(weights(path / "model.ckpt"), weights(models.last_model(tmp_path / "some")))
+    models.assert_same(weights(path / "model.ckpt"), weights(models.last_model(tmp_path / "some")))
     found = checkpoint.newest(str(tmp_path / "some"))[0]
     words = (path / "vocabulary.txt").read_text().split()
     assert found.vocabulary == words and "strange" not in words and "w3" in words
@@ -95,7 +92,7 @@ def test_run_goes_on_without_its_source(trained, source, text, begun, tmp_path, 
     assert "Going on after 1 epoch" in printed.out and "Starting from" not in printed.out
     assert f"--init_from: {source}: no trained model there" in printed.err
     assert "the run goes on without it.\n" in printed.err
-    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+    models.assert_same(models.last_saved(tmp_path / "whole"), models.last_saved(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("state", ["there", "damaged", "not named"])
@@ -232,7 +229,7 @@ def test_checkpoint_of_the_tutorial(trained, corpus, text, tmp_path):
     names = {name: name.replace("basic_lstm_cell", "lstm_cell") for name in values}
     folder = write_tutorials(tmp_path / "old", {names[name]: values[name] for name in values})
     found, _ = find(folder, corpus, tmp_path)
-    assert_same(found.values, values)
+    models.assert_same(found.values, values)
     assert found.path == f"{folder}/model.ckpt-12"
     assert found.checksum == files.sha256_of(f"{found.path}.data-00000-of-00001")
     assert found.vocabulary == checkpoint.newest(str(trained))[0].vocabulary

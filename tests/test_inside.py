@@ -16,7 +16,6 @@ from ptb import language_model, plot, reader, units
 from ptb.language_model import LanguageModel
 from ptb.reader import EOS, UNK
 from ptb.terminal.errors import UserError
-from ptb.terminal.quiet import tf
 
 PROMPT = "w1 w0 nonsense w2 w7 w1 <eos> w5 w29"
 
@@ -32,9 +31,7 @@ def params(trained):
 
 
 def read_params(run_folder):
-    path = models.last_model(run_folder)
-    values = {name: tf.train.load_variable(path, name) for name, _ in tf.train.list_variables(path)}
-    return models.as_params(values, num_layers=2)
+    return models.as_params(models.saved(models.last_model(run_folder)), num_layers=2)
 
 
 def ids_of(model, text):

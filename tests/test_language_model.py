@@ -32,9 +32,7 @@ def model(trained):
 
 @pytest.fixture(scope="module")
 def params(trained):
-    reader = tf.train.load_checkpoint(models.last_model(trained))
-    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    return models.as_params(values, num_layers=2)
+    return models.as_params(models.saved(models.last_model(trained)), num_layers=2)
 
 
 def reference(params, ids):
@@ -45,12 +43,6 @@ def reference(params, ids):
         _, state, _ = numpy_lstm.step(params, x, x, state)
     words = range(len(params["softmax_b"]))
     return -np.array([numpy_lstm.step(params, last, np.array([[y]]), state)[0] for y in words])
-
-
-def values_of(run_folder):
-    """Returns the values of the variables in a run's last checkpoint, {name: array}."""
-    path = models.last_model(run_folder)
-    return {name: tf.train.load_variable(path, name) for name, _ in tf.train.list_variables(path)}
 
 
 def write_variables(path, values):
@@ -412,7 +404,7 @@ def test_score_takes_text_or_words(model):
 
 def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
     """Of a checkpoint saved just as the training diverged."""
-    values = values_of(trained)
+    values = models.saved(models.last_model(trained))
     values["Model/softmax_b"][:] = np.nan
     write_variables(tmp_path / "model.ckpt-1", values)
     (tmp_path / "train.txt").write_text("w1 w2\n")
@@ -743,7 +735,7 @@ def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp
     kernel, bias = NAMINGS[naming]
     values = {
         name.replace("basic_lstm_cell/kernel", kernel).replace("basic_lstm_cell/bias", bias):
-            value.astype(dtype) for name, value in values_of(trained).items()
+            value.astype(dtype) for name, value in models.saved(models.last_model(trained)).items()
     }
     if "cuDNN" in naming:
         values["Model/lstm_params"] = np.zeros(9, dtype)
@@ -758,7 +750,8 @@ def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp
 
 
 def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
-    values = {name: value for name, value in values_of(trained).items() if "RNN" not in name}
+    values = models.saved(models.last_model(trained))
+    values = {name: value for name, value in values.items() if "RNN" not in name}
     write_variables(tmp_path / "model.ckpt-7", {**values, "Model/lstm_params": np.zeros(9)})
     with pytest.raises(UserError, match="model.ckpt-7 is of the tutorial's cuDNN mode, which keep"):
         LanguageModel.load(str(tmp_path), str(corpus))
@@ -767,7 +760,7 @@ def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
 @pytest.fixture
 def without_unk(trained, tmp_path):
     """The model of a tutorial's checkpoint whose corpus has no <unk>, and a row for each word."""
-    values = values_of(trained)
+    values = models.saved(models.last_model(trained))
     (tmp_path / "train.txt").write_text("c a b \n a b b \n b \n \n")
     for name in "embedding", "softmax_b":
         values[f"Model/{name}"] = values[f"Model/{name}"][:4]
@@ -803,7 +796,7 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
 
 def test_words_that_the_tutorial_joined_to_line_ends(trained, tmp_path, capsys):
     """They are words of the model, which has their ids; and it is said that there are such."""
-    write_variables(tmp_path / "model.ckpt-7", values_of(trained))
+    write_variables(tmp_path / "model.ckpt-7", models.saved(models.last_model(trained)))
     (tmp_path / "train.txt").write_text("the goose sees the fox\na fox sees the goose\n" * 20)
     with LanguageModel.load(str(tmp_path), str(tmp_path)) as model:
         assert model.vocabulary == [

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import pathlib
 import random
 import re
 import signal
@@ -11,43 +10,18 @@ import sys
 import time
 
 import models
-import numpy as np
 import pytest
-from conftest import ROOT, train
-from test_history import points
-from test_run import history_rows
+from conftest import (
+    CODE, ROOT, history_rows, newest_number, perplexities, points, train, write_texts,
+)
 
 import configs
-from ptb.terminal.quiet import tf
 
-SAMPLE = ROOT / "simple-examples" / "sample"
 FIELDS = {
     "num_layers": 2, "num_steps": 5, "hidden_size": 20, "init_scale": 0.2, "max_epoch": 2,
     "max_max_epoch": 4, "keep_prob": 0.6, "vocab_size": 366,
 }
 SomeConfig = type("SomeConfig", (configs.TstConfig,), FIELDS)
-# lstm.py with one more configuration, and Ctrl-C as it is on a terminal: a script that was started
-# in the background ignores it.
-CODE = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-{first}
-sys.path.insert(0, {root!r})
-import configs
-configs.SomeConfig = type("SomeConfig", (configs.TstConfig,), {fields!r})
-sys.argv = ["lstm.py", *sys.argv[1:]]
-runpy.run_path({root!r} + "/lstm.py", run_name="__main__")
-"""
-
-
-def write_texts(folder, train_lines):
-    """Writes the beginning of the sample corpus, and returns its folder."""
-    for part, lines in ("train", train_lines), ("valid", 100), ("test", 100):
-        text = (SAMPLE / f"ptb.{part}.txt").read_text().splitlines(keepends=True)[:lines]
-        (folder / f"ptb.{part}.txt").write_text("".join(text))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     return write_texts(tmp_path_factory.mktemp("text"), 500)
@@ -65,36 +39,13 @@ def start(text, out, *args, first=""):
     )
 
 
-def perplexities(stdout):
-    """Returns {what: perplexity} of every complete printed line, each within its epoch."""
-    values, epoch = {}, None
-    for line in stdout.splitlines(keepends=True):
-        if match := re.match(r"Epoch: (\d+) Learning rate", line):
-            epoch = match[1]
-        match = re.fullmatch(r"(?:Epoch: \d+ )?(\S+) [Pp]erplexity: (\S+)( speed.*)?\n", line)
-        if match:
-            values[epoch, match[1]] = match[2]
-    return values
-
-
-def variables(out):
-    reader = tf.train.load_checkpoint(models.last_model(out / "some"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-def assert_same(expected, got):
-    assert expected.keys() == got.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(value, got[name], err_msg=name)
-
-
 @pytest.fixture(scope="module")
 def unbroken(text, tmp_path_factory):
     """What a run never stopped has: variables and printed perplexities."""
     out = tmp_path_factory.mktemp("unbroken")
     with contextlib.redirect_stdout(io.StringIO()) as stdout:
         train(SomeConfig, text, out)
-    return variables(out), perplexities(stdout.getvalue())
+    return models.last_saved(out), perplexities(stdout.getvalue())
 
 
 def finish(process):
@@ -102,11 +53,6 @@ def finish(process):
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     return stdout, stderr
-
-
-def newest(out):
-    numbers = [int(path.name[-6:]) for path in pathlib.Path(out, "some").glob("checkpoint-*")]
-    return max(numbers, default=0)
 
 
 @pytest.mark.slow
@@ -123,9 +69,9 @@ def test_killed_at_random_moments(tmp_path):
         return list(broken.glob("some/.unfinished*checkpoint*"))
 
     for kill in range(20):
-        before = newest(broken)
+        before = newest_number(broken)
         process = start(text, broken)
-        while newest(broken) <= before:
+        while newest_number(broken) <= before:
             assert process.poll() is None, f"ended after {kill} kills: {process.stderr.read()}"
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.3))
@@ -142,7 +88,7 @@ def test_killed_at_random_moments(tmp_path):
     printed.update(assert_agree(perplexities(stdout), expected))
     assert in_a_save >= 5
     assert printed == expected
-    assert_same(variables(whole), variables(broken))
+    models.assert_same(models.last_saved(whole), models.last_saved(broken))
     assert points(broken / "some")[0] == points(whole / "some")[0]
     assert history_rows(broken / "some") == history_rows(whole / "some")
 
@@ -170,7 +116,7 @@ def test_stopped_by_a_signal_and_continued(signum, text, unbroken, tmp_path, cap
     stdout = capsys.readouterr().out
     assert re.search(r"^Going on after 0 epochs and \d+ steps\.$", stdout, re.MULTILINE)
     assert perplexities(stdout).items() <= unbroken[1].items()
-    assert_same(unbroken[0], variables(tmp_path))
+    models.assert_same(unbroken[0], models.last_saved(tmp_path))
 
 
 def test_disk_full_in_mid_run(text, unbroken, tmp_path, capsys):
@@ -190,7 +136,7 @@ def test_disk_full_in_mid_run(text, unbroken, tmp_path, capsys):
     capsys.readouterr()
     train(SomeConfig, text, tmp_path)
     assert perplexities(capsys.readouterr().out).items() <= unbroken[1].items()
-    assert_same(unbroken[0], variables(tmp_path))
+    models.assert_same(unbroken[0], models.last_saved(tmp_path))
 
 
 def test_finished_run_prints_its_results_and_how_to_go_on(
@@ -218,4 +164,4 @@ def test_finished_run_prints_its_results_and_how_to_go_on(
     monkeypatch.setattr(configs, "SomeConfig", SomeConfig)
     more = run().stdout  # to the end that unbroken has
     assert "Epoch: 3 Learning rate: 0.500" in more and "Epoch: 2 " not in more
-    assert_same(unbroken[0], variables(tmp_path))
+    models.assert_same(unbroken[0], models.last_saved(tmp_path))

@@ -1,6 +1,5 @@
 """A run in its folder: opened, refused, followed, stopped; and its session."""
 
-import csv
 import errno
 import io
 import json
@@ -16,8 +15,7 @@ import types
 import models
 import numpy as np
 import pytest
-from conftest import ROOT, train
-from test_history import points
+from conftest import ROOT, Killed, flags_for, history_rows, points, train
 
 import configs
 from ptb import run
@@ -28,18 +26,6 @@ from ptb.terminal.errors import Stopped, UserError
 from ptb.terminal.quiet import tf
 
 EPOCH_SIZE, VALID_SIZE = 60, 4
-
-
-class Killed(Exception):
-    """Ends a run as SIGKILL would: nothing is saved."""
-
-
-def flags_for(out, **others):
-    """Returns flags like those of lstm.py."""
-    defaults = {"config": "some", "save_path": str(out), "restart": False, "save_minutes": 5,
-                "use_fp16": False, "use_bf16": False, "rnn_mode": "fused", "seed": 1,
-                "init_from": ""}
-    return types.SimpleNamespace(**{**defaults, **others})
 
 
 def opened(out, corpus, epochs=3, vocabulary=("the", "fünf"), kind="own", **flags):
@@ -120,15 +106,6 @@ def test_about_a_hundred_losses_an_epoch(tmp_path, corpus, monkeypatch):
     follow(tmp_path, corpus, epochs=1)
     steps = [step for step, _ in points(tmp_path / "some")[0]["Training Loss"]]
     assert steps == list(range(3, 61, 3))
-
-
-def history_rows(folder):
-    """Returns the rows of history.csv without the two columns that are times."""
-    with open(folder / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        del row["words_per_second"], row["seconds"]
-    return rows
 
 
 @pytest.mark.parametrize("kill, saved", [

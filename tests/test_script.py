@@ -11,8 +11,7 @@ import sys
 
 import models
 import pytest
-from conftest import ROOT, train
-from test_resume import CODE, perplexities
+from conftest import CODE, ROOT, SAMPLE, perplexities, train
 
 import configs
 import lstm
@@ -22,17 +21,6 @@ from ptb.saving import checkpoint
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
-
-VARIABLES = {  # what the tutorial's saver asks for
-    "Model/embedding": [10000, 2],
-    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/kernel": [4, 8],
-    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/bias": [8],
-    "Model/softmax_w": [2, 10000],
-    "Model/softmax_b": [10000],
-    "Model/global_step": [],
-    "Train/Model/Variable": [],
-}
-
 
 def run(*args, project=ROOT, **kwargs):
     """Runs lstm.py with the arguments in a process of its own; returns it, finished."""
@@ -102,7 +90,7 @@ def test_smoke_run_warns_of_nothing(smoke):
 
 def test_saved_model_has_every_variable_the_tutorial_asks_for(smoke):
     path = models.last_model(smoke[1] / "tst")
-    assert dict(tf.train.list_variables(path)) == VARIABLES
+    assert dict(tf.train.list_variables(path)) == models.TST_VARIABLES
     reader = tf.train.load_checkpoint(path)
     assert reader.get_tensor("Model/global_step").dtype == "int64"
     assert reader.get_tensor("Model/global_step") > 10
@@ -136,7 +124,7 @@ def test_checkpoint_of_tensorflow_1_15(shared):
     config = configs.TstConfig()
     _, valid, test, _ = lstm.reader.ptb_raw_data(shared / "simple-examples" / "data")
     checkpoint = str(shared / "checkpoints" / "tf115-tst" / "model.ckpt-23239")
-    assert dict(tf.train.list_variables(checkpoint)) == VARIABLES
+    assert dict(tf.train.list_variables(checkpoint)) == models.TST_VARIABLES
     for ids, which, recorded in (valid, 0, 483.049), (test, 1, 458.287):
         with models.built(config, ids) as (session, _, *evaluated):
             tf.train.Saver().restore(session, checkpoint)
@@ -281,8 +269,7 @@ def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
 
 def on_sample(out):
     """Returns the command that trains TstConfig on the sample corpus and saves in a folder."""
-    sample = ROOT / "simple-examples" / "sample"
-    command = [sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", sample]
+    command = [sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", SAMPLE]
     return [*map(str, command), "--save_path", str(out)]
 
 
