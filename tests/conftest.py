@@ -64,7 +64,7 @@ def not_deterministic():
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch):
     """A warning that is given once in a process is given once in each test."""
-    monkeypatch.setattr(files, "_warned", set())
+    monkeypatch.setattr(files, "warned", set())
 
 
 @pytest.fixture
@@ -233,3 +233,14 @@ class System:
 
     def __getattr__(self, name):
         return getattr(os, name)
+
+
+def failing(number, when=lambda *args: True, otherwise=None):
+    """Returns a function that fails with an error number where `when` says so."""
+
+    def function(*args):
+        if when(*args):
+            raise OSError(number, os.strerror(number), args[0])
+        return otherwise(*args)
+
+    return function

@@ -37,10 +37,11 @@ TST_VARIABLES = {  # of TstConfig, with their shapes: what the tutorial's saver 
 
 
 @contextlib.contextmanager
-def built(config, ids, test_ids=None):
+def built(config, ids, test_ids=None, getter=None):
     """Yields (session, train, valid, test): the models on one list of ids, initialized.
 
-    The test model may have a text of its own.
+    The test model may have a text of its own, and the variables another getter, as the
+    `custom_getter` of `tf.variable_scope` is.
     """
     texts = ids, ids, ids if test_ids is None else test_ids
     worker = cluster.this_worker()
@@ -52,7 +53,9 @@ def built(config, ids, test_ids=None):
         for (name, Input), text in zip(inputs, texts):
             with tf.name_scope(name):
                 input_ = Input(config, text, name=f"{name}Input")
-                with tf.variable_scope("Model", reuse=bool(models), initializer=initializer):
+                with tf.variable_scope(
+                    "Model", reuse=bool(models), initializer=initializer, custom_getter=getter
+                ):
                     models.append(lstm.PTBModel(not models, config, input_))
         with tf.Session(worker.target, config=worker.options()) as session:
             session.run(tf.global_variables_initializer())
@@ -80,6 +83,14 @@ def assert_same(expected, got):
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(value, got[name], err_msg=name)
+
+
+def save(path, values):
+    """Writes a checkpoint as the tutorial leaves it: of the variables alone, {name: array}."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = {name: tf.Variable(value) for name, value in values.items()}
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(path))
 
 
 def perplexity(session, model):

@@ -1,15 +1,15 @@
 """What leaves the project, read by others: TensorFlow alone, gensim, TensorBoard's projector."""
 
+import errno
 import gzip
 import json
-import os
 import subprocess
 import sys
 
 import models
 import numpy as np
 import pytest
-from conftest import train
+from conftest import System, failing, train
 
 from ptb import export
 from ptb.language_model import LanguageModel
@@ -378,39 +378,33 @@ def test_unknown_matrix(model, tmp_path):
 
 @pytest.mark.parametrize("write", [export.write_saved_model, export.write_projector])
 def test_full_disk_leaves_nothing_of_a_folder(write, model, tmp_path, monkeypatch):
-    """Whether TensorFlow or Python notices it, the last thing to be written fails."""
+    """Whether TensorFlow or Python notices it."""
     def fail(*_, **__):
         reason = f"Graph execution error:\n\n{tmp_path}; No space left on device\n[[node save]]"
         raise tf.errors.ResourceExhaustedError(None, None, reason)
 
-    def refuse(path):
-        if path.endswith("pbtxt"):
-            raise OSError(28, os.strerror(28), path)
-        return open(path, "w", encoding="utf-8")
-
     monkeypatch.setattr(tf.saved_model.Builder, "save", fail)
-    monkeypatch.setattr(export, "_open", refuse)
+    monkeypatch.setattr(files, "os", System(fsync=failing(errno.ENOSPC)))
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/there: No space left on device$"):
         write(model, tmp_path / "there")
     assert not [*tmp_path.iterdir()]
 
 
 def test_full_disk_leaves_the_earlier_file(model, tmp_path, monkeypatch):
-    def fail(path):
-        raise OSError(28, os.strerror(28), path)
-
     (tmp_path / "vectors.txt").write_text("earlier")
-    monkeypatch.setattr(files, "_flush", fail)
+    monkeypatch.setattr(files, "os", System(fsync=failing(errno.ENOSPC)))
     with pytest.raises(UserError, match="cannot write .*vectors.txt: No space left on device"):
         export.write_vectors(model, tmp_path / "vectors.txt")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
 
 
-def test_numbers_that_are_not_finite_stay(model, tmp_path, monkeypatch):
+def test_numbers_that_are_not_finite_stay(trained, corpus, tmp_path):
     """Of a training that diverged."""
-    name = "Model/softmax_w"
-    monkeypatch.setitem(model._variables, name, model._variables[name] * np.nan)
+    values = models.saved(models.last_model(trained))
+    values["Model/softmax_w"][:] = np.nan
+    models.save(tmp_path / "diverged" / "model.ckpt-1", values)
+    model = LanguageModel.load(str(tmp_path / "diverged"), str(corpus))
     for write in export.write_saved_model, export.write_vectors, export.write_projector:
         with pytest.raises(UserError, match="not finite: its training diverged"):
             write(model, tmp_path / "there")
-    assert not [*tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["diverged"]

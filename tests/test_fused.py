@@ -15,10 +15,10 @@ IDS = np.random.default_rng(1).integers(0, 30, 400)
 RNG = np.random.default_rng(5)
 
 
-def numbers(config, mode, flags, state):
+def numbers(config, mode, flags, state, getter=None):
     """Returns {name: array} of a step from a state: cost, loss, final state, every gradient."""
     flags.rnn_mode = mode
-    with models.built(config, IDS) as (session, model, _, _):
+    with models.built(config, IDS, getter=getter) as (session, model, _, _):
         models.randomize(session, 0.8)
         feed = {model.input.step: 1}
         for names, values in zip(model.initial_state, state):
@@ -42,12 +42,12 @@ def test_modes_agree(dtype, tolerance, keep_prob, flags, monkeypatch):
     state = [tuple(RNG.normal(size=(2, 4, 6))) for _ in range(2)]
     monkeypatch.setattr(lstm, "data_type", lambda: dtype)
     monkeypatch.setattr(rnn, "number_type", lambda _: dtype)
-    with monkeypatch.context() as patch:
-        make = tf.get_variable  # in the type under test
-        for module in tf, lstm.tf:  # Those of ptb/ have another name for it than the script.
-            patch.setattr(module, "get_variable", lambda *a, **k: make(*a, **{**k, "dtype": dtype}))
-        basic = numbers(config, "basic", flags, state)
-        fast = numbers(config, "fused", flags, state)
+
+    def in_that_type(getter, *args, **kwargs):
+        return getter(*args, **{**kwargs, "dtype": dtype})
+
+    basic = numbers(config, "basic", flags, state, in_that_type)
+    fast = numbers(config, "fused", flags, state, in_that_type)
     assert len(basic) == 14
     for name in basic:
         assert basic[name].dtype == dtype.as_numpy_dtype

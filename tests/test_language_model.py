@@ -45,14 +45,6 @@ def reference(params, ids):
     return -np.array([numpy_lstm.step(params, last, np.array([[y]]), state)[0] for y in words])
 
 
-def write_variables(path, values):
-    """Writes a checkpoint as the tutorial leaves it: of the variables alone, {name: array}."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        variables = {name: tf.Variable(value) for name, value in values.items()}
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver(variables).save(session, str(path))
-
-
 def sentence(words, length):
     return " ".join(RNG.choice(words, length)) if length else ""
 
@@ -186,17 +178,16 @@ def test_greedy_is_argmax(model):
         assert found.replace("\n", " <eos> ").split() == expected
 
 
-def test_generated_words_follow_the_distribution(model, params):
-    """The first word of 2,000 seeds, against p^2 of the three likeliest words, normalized."""
-    expected = dict(model.next_words("w1", top_k=3))
+def test_generated_words_follow_the_distribution(model):
+    """The first word of 1,000 seeds, against p^2 of the three likeliest words, normalized."""
+    expected = dict(model.next_words("<eos>", top_k=3))
     total = sum(p**2 for p in expected.values())
     counts = dict.fromkeys(expected, 0)
-    state = model._read(model._prompt_ids("w1"))[0]
-    for seed in range(2000):
-        rng = np.random.default_rng(seed)
-        counts[model.vocabulary[model._draw(state.copy(), 0.5, 3, False, rng)]] += 1
+    for seed in range(1000):
+        text = model.generate("<eos>", words=1, temperature=0.5, top_k=3, seed=seed)
+        counts[text.strip() or "<eos>"] += 1
     for word, p in expected.items():
-        assert counts[word] / 2000 == pytest.approx(p**2 / total, abs=0.03)
+        assert counts[word] / 1000 == pytest.approx(p**2 / total, abs=0.03)
 
 
 def test_seed_decides_the_text(model):
@@ -207,14 +198,10 @@ def test_seed_decides_the_text(model):
 
 
 def test_no_unk(model):
-    """In a prompt that makes <unk> likely: a bias that leaves no other word a chance."""
-    logits = np.zeros(len(model.vocabulary))
-    unk = model.vocabulary.index("<unk>")
-    logits[unk] = 50.0
-    for temperature in 0, 1.0:
-        draw = [model._draw(logits.copy(), temperature, None, no_unk, np.random.default_rng(1))
-                for no_unk in (False, True)]
-        assert draw[0] == unk != draw[1]
+    """At a temperature at which all words are equally likely."""
+    for no_unk in False, True:
+        text = model.generate("w1", words=300, temperature=1e6, no_unk=no_unk)
+        assert ("<unk>" in text) == (not no_unk)
 
 
 @pytest.mark.parametrize("options, message", [
@@ -406,7 +393,7 @@ def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
     """Of a checkpoint saved just as the training diverged."""
     values = models.saved(models.last_model(trained))
     values["Model/softmax_b"][:] = np.nan
-    write_variables(tmp_path / "model.ckpt-1", values)
+    models.save(tmp_path / "model.ckpt-1", values)
     (tmp_path / "train.txt").write_text("w1 w2\n")
     model = LanguageModel.load(str(tmp_path), str(tmp_path))
     for ask in (
@@ -417,7 +404,7 @@ def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
             ask()
 
 
-def test_stream_is_the_runs_test(trained, corpus, capsys):
+def test_stream_is_the_runs_test(trained, params, corpus, capsys):
     """Exactly, and line by line what one word after the other gives."""
     text = corpus / "ptb.test.txt"
     rows = command(capsys, "score", "--stream", trained, text)
@@ -428,18 +415,9 @@ def test_stream_is_the_runs_test(trained, corpus, capsys):
     assert [int(row[2]) for row in rows[1:-1]] == [counts[0] - 1, *counts[1:]]
     model = LanguageModel.load(str(trained))
     first = text.read_text().splitlines()[0].split()
-    expected = sum(
-        np.log(dict(streamed(model, first[:k]))[word])
-        for k, word in enumerate([*first, "<eos>"]) if k
-    )
+    ids = [model.vocabulary.index(word) for word in [*first, "<eos>"]]
+    expected = sum(reference(params, ids[:k])[ids[k]] for k in range(1, len(ids)))
     assert float(rows[1][1]) == pytest.approx(expected, rel=1e-4)
-
-
-def streamed(model, words):
-    """Returns next_words without the <eos> before the prompt."""
-    logits, _ = model._read([model.vocabulary.index(word) for word in words])
-    p = np.exp(logits - np.logaddexp.reduce(logits))
-    return zip(model.vocabulary, p)
 
 
 @pytest.mark.parametrize("name", ["[lr=1]", "a*b?", "back\\slash", "{1,2}", "été"])
@@ -538,7 +516,7 @@ def test_closed_model_cannot_be_asked(trained):
 def test_no_word_but_unk(temperature, model, monkeypatch):
     monkeypatch.setattr(model, "vocabulary", ["<unk>"])
     with pytest.raises(UserError, match="the vocabulary has no word but <unk>; allow it"):
-        model._draw(np.zeros(1), temperature, None, True, np.random.default_rng(1))
+        model.generate("w1", words=1, temperature=temperature, no_unk=True)
 
 
 def test_words_that_the_terminal_cannot_show(trained, corpus, monkeypatch):
@@ -712,7 +690,7 @@ def test_tutorials_checkpoint_needs_its_corpus(trained, corpus, tmp_path):
 
 
 def test_other_checkpoint_is_refused(tmp_path):
-    write_variables(tmp_path / "other", {"v": np.zeros(2)})
+    models.save(tmp_path / "other", {"v": np.zeros(2)})
     with pytest.raises(UserError, match="other has not the variables of the PTB tutorial"):
         LanguageModel.load(str(tmp_path))
 
@@ -739,7 +717,7 @@ def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp
     }
     if "cuDNN" in naming:
         values["Model/lstm_params"] = np.zeros(9, dtype)
-    write_variables(tmp_path / "model.ckpt-7", values)
+    models.save(tmp_path / "model.ckpt-7", values)
     # The name that a shell completes has the ending.
     found = LanguageModel.load(str(tmp_path / "model.ckpt-7.index"), str(corpus))
     sentences = ["w1 w2 w3 w0", "w5"]
@@ -752,7 +730,7 @@ def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp
 def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
     values = models.saved(models.last_model(trained))
     values = {name: value for name, value in values.items() if "RNN" not in name}
-    write_variables(tmp_path / "model.ckpt-7", {**values, "Model/lstm_params": np.zeros(9)})
+    models.save(tmp_path / "model.ckpt-7", {**values, "Model/lstm_params": np.zeros(9)})
     with pytest.raises(UserError, match="model.ckpt-7 is of the tutorial's cuDNN mode, which keep"):
         LanguageModel.load(str(tmp_path), str(corpus))
 
@@ -765,7 +743,7 @@ def without_unk(trained, tmp_path):
     for name in "embedding", "softmax_b":
         values[f"Model/{name}"] = values[f"Model/{name}"][:4]
     values["Model/softmax_w"] = values["Model/softmax_w"][:, :4]
-    write_variables(tmp_path / "model.ckpt-7", values)
+    models.save(tmp_path / "model.ckpt-7", values)
     return LanguageModel.load(str(tmp_path), str(tmp_path))
 
 
@@ -796,7 +774,7 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
 
 def test_words_that_the_tutorial_joined_to_line_ends(trained, tmp_path, capsys):
     """They are words of the model, which has their ids; and it is said that there are such."""
-    write_variables(tmp_path / "model.ckpt-7", models.saved(models.last_model(trained)))
+    models.save(tmp_path / "model.ckpt-7", models.saved(models.last_model(trained)))
     (tmp_path / "train.txt").write_text("the goose sees the fox\na fox sees the goose\n" * 20)
     with LanguageModel.load(str(tmp_path), str(tmp_path)) as model:
         assert model.vocabulary == [
@@ -840,9 +818,10 @@ def test_softmax_w_has_the_better_neighbours(model, trained, capsys):
 
 
 def test_word_whose_vector_is_zero(model, monkeypatch):
-    vectors = np.array([[0, 0], [1, 0], [2, 1]], np.float32)
+    """Here all but those of two words."""
+    vectors = np.zeros([len(model.vocabulary), 2], np.float32)
+    vectors[1:3] = [1, 0], [2, 1]
     monkeypatch.setattr(model, "vectors", lambda matrix: vectors)
-    monkeypatch.setattr(model, "vocabulary", ["zero", "a", "b"])
-    monkeypatch.setattr(model, "_ids", {"zero": 0, "a": 1, "b": 2})
-    assert model.similar_words("a") == [("b", pytest.approx(2 / 5**0.5)), ("zero", 0)]
-    assert model.similar_words("zero") == [("a", 0), ("b", 0)]
+    zero, a, b, *_ = model.vocabulary
+    assert model.similar_words(a, 2) == [(b, pytest.approx(2 / 5**0.5)), (zero, 0)]
+    assert model.similar_words(zero, 2) == [(a, 0), (b, 0)]

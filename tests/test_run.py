@@ -20,7 +20,7 @@ from conftest import ROOT, Killed, flags_for, history_rows, points, train
 import configs
 from ptb import run
 from ptb.dataset import Corpus
-from ptb.saving import checkpoint
+from ptb.saving import checkpoint, files
 from ptb.terminal import progress
 from ptb.terminal.errors import Stopped, UserError
 from ptb.terminal.quiet import tf
@@ -234,12 +234,12 @@ class Lost(io.StringIO):
 
     def __init__(self, number, text=""):
         super().__init__()
-        self._number, self._text, self._lost = number, text, False
+        self.number, self.text, self.lost = number, text, False
 
     def write(self, text):
-        self._lost = self._lost or self._text in text
-        if self._lost:
-            raise OSError(self._number, os.strerror(self._number))
+        self.lost = self.lost or self.text in text
+        if self.lost:
+            raise OSError(self.number, os.strerror(self.number))
         return super().write(text)
 
     def isatty(self):
@@ -287,7 +287,7 @@ def test_nobody_needs_stderr(tmp_path, corpus, monkeypatch):
     monkeypatch.setattr(progress, "INTERVAL", 0)
     monkeypatch.setattr(sys, "stderr", Lost(errno.EIO, "Epoch 1"))
     assert follow(tmp_path, corpus).test == 6.5
-    assert sys.stderr._lost
+    assert sys.stderr.lost
 
 
 # Too little memory.
@@ -303,11 +303,16 @@ def test_model_that_is_larger_than_the_memory_is_refused(tmp_path, corpus, monke
     assert os.listdir(tmp_path) == []
 
 
-def test_size_of_a_model_is_that_of_its_variables():
-    config = models.TinyConfig()
-    with models.built(config, [1] * 100) as (session, *_):
-        sizes = [variable.size for variable in models.variables(session).values()]
-    assert run._num_weights(config) == sum(sizes)
+def test_size_of_a_model_is_that_of_its_variables(tmp_path, corpus, monkeypatch):
+    with models.built(models.TinyConfig(), [1] * 100) as (session, *_):
+        size = sum(variable.nbytes for variable in models.variables(session).values())
+    monkeypatch.setattr(files, "memory_size", lambda: size)
+    with opened(tmp_path, corpus):
+        pass
+    monkeypatch.setattr(files, "memory_size", lambda: size - 1)
+    with pytest.raises(UserError, match="^the weights of TinyConfig need "):
+        with opened(tmp_path, corpus):
+            pass
 
 
 def allocate_in_tensorflow():
