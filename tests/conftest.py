@@ -29,20 +29,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 SAMPLE = ROOT / "simple-examples" / "sample"
 
-# lstm.py with one more configuration, and Ctrl-C as it is on a terminal: a script that was started
-# in the background ignores it.
-CODE = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-{first}
-sys.path.insert(0, {root!r})
-import configs
-configs.SomeConfig = type("SomeConfig", (configs.TstConfig,), {fields!r})
-sys.argv = ["lstm.py", *sys.argv[1:]]
-runpy.run_path({root!r} + "/lstm.py", run_name="__main__")
-"""
-
 tf.disable_eager_execution()
+run.make_deterministic(seed=1)  # lstm.main does, and no process becomes what it was before.
 
 
 @pytest.fixture
@@ -51,14 +39,6 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("needs the reference material beside the project (../shared)")
     return SHARED
-
-
-@pytest.fixture(autouse=True, scope="session")
-def not_deterministic():
-    """lstm.main leaves this process as it is, where determinism could not be switched off again."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "make_deterministic", tf.set_random_seed)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -292,8 +292,7 @@ def test_small_probabilities_are_not_zero(model, figures, monkeypatch):
     found = [("a", 1.0, "b", 0.25), ("c", 20.0, "d", 2.13e-6)]
     monkeypatch.setattr(model, "surprises", lambda prompt: found)
     plot.draw_gates(model, "w1 w2", "gates.png")
-    (above,) = [child.xaxis for panel in figures[0].axes for child in panel.child_axes]
-    assert labels(above) == ["0.25 b", "2e-06 d"]
+    assert labels(figures[0].axes[0].child_axes[0].xaxis) == ["0.25 b", "2e-06 d"]
 
 
 def test_units_on_the_command_line(trained, corpus, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 
@@ -14,7 +13,6 @@ import models
 import numpy as np
 import numpy_lstm
 import pytest
-from conftest import ROOT
 
 from ptb import language_model, reader
 from ptb.language_model import LanguageModel
@@ -123,18 +121,6 @@ def test_asks_for_the_variables_that_a_ptb_model_makes(rnn_mode, model, flags):
         expected = variables()
     with model._graph.as_default():
         assert variables() == expected
-
-
-def test_loads_in_a_process_that_trained(trained):
-    code = (
-        "import sys; from ptb import language_model, run\n"
-        "run.make_deterministic(1)\n"
-        "print(language_model.LanguageModel.load(sys.argv[1]).log_prob('w1'))\n"
-    )
-    process = subprocess.run([sys.executable, "-c", code, trained], cwd=ROOT, text=True,
-                             capture_output=True)
-    assert process.returncode == 0, process.stderr
-    assert float(process.stdout) < 0
 
 
 def test_prompt_that_begins_a_line(model):
@@ -324,26 +310,41 @@ def test_word_log_probs_add_up(model):
     assert [word for word, _ in model.word_log_probs("")] == ["<eos>"]
 
 
-def test_score_answers_each_line_as_it_comes(model, trained):
+def test_score_answers_each_line_as_it_comes(model, trained, monkeypatch):
     """A program that keeps it open writes a line, and reads the answer before it writes more."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
-    timer = threading.Timer(100, process.kill)  # Otherwise a scorer that waits would hang the test.
-    timer.start()
-    assert process.stdout.readline().startswith("line\t")  # before anything is asked
-    for number, line in enumerate(["w1 w2", "", "w3 odd w4", "w1 w2"], start=1):
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-        name, log_prob, words, *_ = process.stdout.readline().split("\t")
-        assert (name, int(words)) == (str(number), len(line.split()) + 1)
-        assert float(log_prob) == pytest.approx(model.log_prob(line), abs=1e-3)
-    process.stdin.write("w5\nw6 w7")  # two at once, and the last without a line end
-    stdout, stderr = process.communicate(timeout=60)
-    timer.cancel()
-    assert [row.split("\t")[0] for row in stdout.splitlines()] == ["5", "6", "total"]
-    assert "read as <unk>: odd" in stderr and process.returncode == 0
+    (questions, asking), (answers, answering) = os.pipe(), os.pipe()
+    stdin, stdout, stderr = os.dup(0), open(answering, "w"), io.StringIO()
+    os.dup2(questions, 0)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+
+    def answer():
+        with stdout:
+            language_model.main(["score", str(trained), "-"])
+
+    scorer = threading.Thread(target=answer)
+    scorer.start()
+    with open(asking, "wb", buffering=0) as lines, open(answers) as rows:
+        timer = threading.Timer(100, lines.close)  # A scorer that waits would hang the test.
+        timer.start()
+        try:
+            assert rows.readline().startswith("line\t")  # before anything is asked
+            for number, line in enumerate(["w1 w2", "", "w3 odd w4", "w1 w2"], start=1):
+                lines.write(f"{line}\n".encode())
+                name, log_prob, words, *_ = rows.readline().split("\t")
+                assert (name, int(words)) == (str(number), len(line.split()) + 1)
+                assert float(log_prob) == pytest.approx(model.log_prob(line), abs=1e-3)
+            lines.write(b"w5\nw6 w7")  # two at once, and the last without a line end
+        finally:
+            timer.cancel()
+            lines.close()
+            rest = rows.readlines()
+            scorer.join()
+            os.dup2(stdin, 0)
+            os.close(stdin)
+            os.close(questions)
+    assert [row.split("\t")[0] for row in rest] == ["5", "6", "total"]
+    assert "read as <unk>: odd" in stderr.getvalue()
 
 
 def test_bytes_that_are_not_text_end_a_scorer_after_what_came_before(trained, capsys):
@@ -532,14 +533,12 @@ def test_words_that_the_terminal_cannot_show(trained, corpus, monkeypatch):
     assert output.getvalue().startswith(b"w1 <unk>")
 
 
-def test_output_to_a_full_disk_is_one_line(trained):
-    with open("/dev/full", "w") as full:
-        process = subprocess.run(
-            [sys.executable, "-m", "ptb.language_model", "next", trained, "--prompt", "w1"],
-            cwd=ROOT, text=True, stdout=full, stderr=subprocess.PIPE,
-        )
-    assert process.returncode == 2
-    assert process.stderr.splitlines()[1:] == [
+def test_output_to_a_full_disk_is_one_line(trained, monkeypatch, capsys):
+    with open("/dev/full", "w") as full, pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(sys, "stdout", full)
+        language_model.main(["next", str(trained), "--prompt", "w1"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
         "language_model.py: the output cannot be written (No space left on device)"
     ]
 

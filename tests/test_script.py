@@ -11,7 +11,7 @@ import sys
 
 import models
 import pytest
-from conftest import CODE, ROOT, SAMPLE, perplexities, train
+from conftest import ROOT, SAMPLE, perplexities, train
 
 import configs
 import lstm
@@ -248,6 +248,9 @@ def test_diverging_run_stops_and_says_where(corpus, tmp_path):
     assert not list((tmp_path / "some").glob("checkpoint-*"))
 
 
+# What real processes, pipes and terminals do; test_run.py has the same within this process.
+
+@pytest.mark.slow
 def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
     """In the middle of the sample corpus, as `| head` does; it is saved."""
     process = subprocess.Popen(
@@ -267,12 +270,18 @@ def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
     process.stderr.close()
 
 
+def with_ctrl_c():
+    """Makes Ctrl-C what it is on a terminal: a script that is started otherwise may ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def on_sample(out):
     """Returns the command that trains TstConfig on the sample corpus and saves in a folder."""
     command = [sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", SAMPLE]
     return [*map(str, command), "--save_path", str(out)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirected", ["", "2>&1"])
 def test_ctrl_c_that_ends_the_reader_of_the_output_as_well(redirected, tmp_path):
     """`python lstm.py | tee log`: a terminal sends Ctrl-C to both."""
@@ -282,7 +291,7 @@ def test_ctrl_c_that_ends_the_reader_of_the_output_as_well(redirected, tmp_path)
     code = f"trap : INT; {{ {command}; echo $? > {status}; }} | tee {log} > /dev/null"
     process = subprocess.Popen(
         ["bash", "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=with_ctrl_c,
     )
     while " perplexity: " not in log.read_text():
         assert process.poll() is None
@@ -295,6 +304,7 @@ def test_ctrl_c_that_ends_the_reader_of_the_output_as_well(redirected, tmp_path)
     assert checkpoint.read(path).position.step > 10
 
 
+@pytest.mark.slow
 def test_terminal_that_is_closed(tmp_path):
     """SIGHUP comes, and nothing can be printed any more."""
     process, terminal = pty.fork()
@@ -327,31 +337,16 @@ def test_run_whose_perplexity_is_infinite_stops(corpus, tmp_path):
         train(wild, corpus, tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_training_is_one_line(tmp_path):
     for part in "train", "valid", "test":  # Reading the first of them takes some seconds.
         (tmp_path / f"ptb.{part}.txt").write_text("a b\n" * (10_000_000 if part == "train" else 9))
-    code = CODE.format(first="", root=str(ROOT), fields={})
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "--data_path", tmp_path, "--save_path", tmp_path],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, ROOT / "lstm.py", "--data_path", tmp_path, "--save_path", tmp_path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c,
     )
     assert "is not the PTB corpus" in process.stdout.readline()  # Now it begins to read.
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "lstm.py: interrupted"
-
-
-def test_importing_starts_nothing(tmp_path):
-    code = (
-        "import lstm, tensorflow as tf\n"
-        "assert tf.executing_eagerly()\n"
-        "assert not tf.compat.v1.get_default_graph().get_operations()\n"
-        "assert lstm.FLAGS.config == 'small' and lstm.data_type() == tf.float32\n"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", code, "--unknown", "argument"], cwd=tmp_path, capture_output=True,
-        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert (process.returncode, process.stdout) == (0, ""), process.stderr
-    assert list(tmp_path.iterdir()) == []
