@@ -89,19 +89,31 @@ def own_part(config, *texts):
     return own, *(ids[first * row : last * row] for ids, row in zip(texts, lengths))
 
 
-def average(tensors):
-    """Returns the average over all workers of a tensor, or of each gradient in a list.
+def average(tensor):
+    """Returns the average over all workers of a tensor, of which each gives its own.
 
-    Of IndexedSlices those of all workers are put one after the other, as a single process has them:
-    one for each occurrence of a word. A gradient goes through as it is.
+    Its gradient with regard to the own tensor is one over the number of workers; add_up does the
+    rest.
     """
     worker = this_worker()
     if worker.number == 1:
-        return tensors
-    if isinstance(tensors, list):
-        return worker.averages(tensors)
-    value, = worker.averages([tensors])
-    return tf.custom_gradient(lambda _: (value, lambda d_value: d_value))(tensors)
+        return tensor
+
+    @tf.custom_gradient
+    def averaged(own):
+        value, = worker.add_up([own / worker.number])
+        return value, lambda d_value: d_value / worker.number
+
+    return averaged(tensor)
+
+
+def add_up(gradients):
+    """Returns the sums over all workers of gradients, of which each worker gives those of its rows.
+
+    Of IndexedSlices those of all workers are put one after the other, as a single process has them:
+    one for each occurrence of a word.
+    """
+    return this_worker().add_up(gradients)
 
 
 def in_turn(function):
@@ -131,6 +143,10 @@ class Worker:
 
     def watch(self, session):
         """To be told of a session in which this worker may wait for the others."""
+
+    def add_up(self, gradients):
+        """Returns the sums of gradients over all workers; see add_up."""
+        return gradients
 
     def compare(self, facts):
         """Raises UserError where the workers' facts {name: JSON value} differ."""
@@ -192,7 +208,6 @@ class Member(Worker):
         self._server = self._start_server()
         self.target = self._server.target
         self._wait_for_all()
-        self._busy = None  # the thread in which this worker does something that the others wait for
         self._waits = []  # of each session.run of now, how many seconds it takes already
         self._failure = None  # why this worker fails, which nobody may hear any more
         self.has_ended = threading.Event()
@@ -209,9 +224,10 @@ class Member(Worker):
         options.experimental.collective_nccl = True
         # Otherwise a session would wait for the others, and might compute on their devices.
         options.device_filters.append(f"/job:worker/task:{self.index}")
-        # While one thread saves, another has to say that this worker is there.
-        threads = int(os.environ.get("TF_NUM_INTEROP_THREADS") or _num_cores())
-        options.inter_op_parallelism_threads = max(threads, 2)
+        # On one core a second thread only takes turns with the first.
+        options.inter_op_parallelism_threads = int(
+            os.environ.get("TF_NUM_INTEROP_THREADS") or _num_cores()
+        )
         options.rpc_options.num_channels_per_target = 4  # It saves some percent of a step.
         return options
 
@@ -219,8 +235,7 @@ class Member(Worker):
         run = session.run
 
         def watched(*args, **kwargs):
-            # A session that works while the others wait for it does not wait for them.
-            wait = [-math.inf if threading.get_ident() == self._busy else 0.0]
+            wait = [0.0]
             self._waits.append(wait)
             try:
                 return run(*args, **kwargs)
@@ -353,23 +368,21 @@ class Member(Worker):
         self._agreed_at, self._steps, self._next = time.perf_counter(), 0, steps[0]
         return max(signals) or None, bool(saves[0])
 
-    def averages(self, tensors):
-        """Returns the averages of tensors and IndexedSlices; see average."""
-        averages, done = [], []
-        for tensor in reversed(tensors):  # The backward pass has the last ones first.
-            if isinstance(tensor, tf.IndexedSlices):
-                values = self._gathered(tensor.values / self.number)
-                indices = self._gathered(tensor.indices)
-                averages.append(tf.IndexedSlices(values, indices, tensor.dense_shape))
+    def add_up(self, gradients):
+        sums, done = [], []
+        for gradient in reversed(gradients):  # The backward pass has the last ones first.
+            if isinstance(gradient, tf.IndexedSlices):
+                values, indices = self._gathered(gradient.values), self._gathered(gradient.indices)
+                sums.append(tf.IndexedSlices(values, indices, gradient.dense_shape))
                 continue
             # NCCL needs the same order everywhere.
             with tf.control_dependencies(done if tf.config.list_physical_devices("GPU") else []):
-                averages.append(tf.raw_ops.CollectiveReduce(
-                    input=tensor, merge_op="Add", final_op="Div", subdiv_offsets=[0],
+                sums.append(tf.raw_ops.CollectiveReduce(
+                    input=gradient, merge_op="Add", final_op="Id", subdiv_offsets=[0],
                     **self._collective(group=2),
                 ))
-            done = [averages[-1]]
-        return averages[::-1]
+            done = [sums[-1]]
+        return sums[::-1]
 
     def explain(self, error):
         """Returns the UserError for an OpError that comes from another worker; else None."""
@@ -512,7 +525,6 @@ class Member(Worker):
 
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             said = executor.submit(say)
-            self._busy = threading.get_ident()
             try:
                 result = function()
             except UserError as error:
@@ -521,7 +533,6 @@ class Member(Worker):
                 self.say_why(error)
                 raise
             finally:
-                self._busy = None
                 done.set()
         said.result()  # It raises what went wrong meanwhile.
         return result

@@ -26,7 +26,7 @@ import lstm
 from ptb import cluster
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
-from ptb.terminal.quiet import tf
+from ptb.terminal.quiet import session_config, tf
 
 IDS = np.random.default_rng(1).integers(0, 30, 3000)
 FIELDS = {
@@ -187,13 +187,12 @@ def test_slow_worker_0_is_waited_for(together, monkeypatch):
             time.sleep(0.01)
         return np.float32(5)
 
+    def save():
+        with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+            return float(session.run(tf.numpy_function(slow, [], tf.float32)))
+
     def work(_):
-        worker = cluster.this_worker()
-        with tf.Graph().as_default():
-            saved = tf.numpy_function(slow, [], tf.float32)
-            with tf.Session(worker.target, config=worker.options()) as session:
-                worker.watch(session)  # A session in which it saves does not wait for the others.
-                return worker.first_says(lambda: float(session.run(saved)))
+        return cluster.this_worker().first_says(save)
 
     assert together(2, work, patience=0.5) == [5.0] * 2
     assert not given_up
