@@ -104,6 +104,10 @@ def trained(config, steps):
     (2, 0.6, "fused", 5, "use_fp16"),
     (3, 0.6, "fused", 5, ""), (3, 1.0, "basic", 5, ""),
     (4, 0.6, "fused", 0.05, ""), (4, 0.6, "basic", 5, ""),
+    *(pytest.param(*case, 5, "", marks=pytest.mark.slow) for case in (
+        (1, 1.0, "fused"), (1, 0.6, "basic"), (1, 1.0, "basic"), (2, 1.0, "basic"),
+        (3, 1.0, "fused"), (3, 0.6, "basic"), (4, 1.0, "fused"), (4, 1.0, "basic"),
+    )),
 ])
 def test_numbers_are_those_of_one_process(
     number, keep_prob, rnn_mode, max_grad_norm, number_type, together, flags
