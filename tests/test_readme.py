@@ -1,8 +1,9 @@
-"""The tables and the list of files in the README say what the code says."""
+"""The tables and the list of files in the READMEs say what the code says."""
 
 import itertools
 import re
 
+import pytest
 from conftest import ROOT
 
 import configs
@@ -10,6 +11,7 @@ import lstm
 from ptb import plot
 
 ENGLISH = ROOT / "README.md"
+CHINESE = ROOT / "ptb" / "README.zh-CN.md"
 
 
 def table(path, first):
@@ -20,22 +22,26 @@ def table(path, first):
     return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in body]
 
 
-def test_flags_and_their_defaults():
+@pytest.mark.parametrize("path, first, on, off", [
+    (ENGLISH, "flag", "on", "off"), (CHINESE, "参数", "开", "关"),
+])
+def test_flags_and_their_defaults(path, first, on, off):
     def shown(value):
         if isinstance(value, bool):
-            return "on" if value else "off"
+            return on if value else off
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     flags = lstm.FLAGS.flags_by_module_dict()["lstm"]
     expected = {f"--{flag.name}": shown(flag.default) for flag in flags}
-    assert {name: default for name, default, _ in table(ENGLISH, "flag")} == expected
+    assert {name: default for name, default, _ in table(path, first)} == expected
 
 
-def test_fields_and_their_values():
+@pytest.mark.parametrize("path, first", [(ENGLISH, "field"), (CHINESE, "字段")])
+def test_fields_and_their_values(path, first):
     classes = configs.SmallConfig, configs.MediumConfig, configs.LargeConfig
     fields = [name for name in vars(configs.SmallConfig) if not name.startswith("_")]
     expected = {name: [getattr(config, name) for config in classes] for name in fields}
-    rows = table(ENGLISH, "field")
+    rows = table(path, first)
     assert {name: [eval(value) for value in values] for name, *values, _ in rows} == expected
 
 
@@ -47,11 +53,21 @@ def test_every_file_is_listed():
     assert len({*listed}) == len(listed)
 
 
-def test_pictures_are_there_and_small():
-    pictures = re.findall(r"!\[.+\]\((.+\.png)\)", ENGLISH.read_text(encoding="utf-8"))
+def test_chinese_results_are_the_english_ones():
+    """Both tables have the same numbers in the same rows."""
+    def numbers(path, header):
+        lines = path.read_text(encoding="utf-8").split(header, 1)[1].split("\n\n", 1)[0]
+        return [re.findall(r"\d+\.\d+(?= \|)", line) for line in lines.splitlines()]
+
+    assert numbers(CHINESE, "| | 种子 |") == numbers(ENGLISH, "| | seed |")
+
+
+@pytest.mark.parametrize("path", [ENGLISH, CHINESE])
+def test_pictures_are_there_and_small(path):
+    pictures = re.findall(r"!\[.+\]\((.+\.png)\)", path.read_text(encoding="utf-8"))
     assert [name.split("/")[-1] for name in pictures] == ["learning_curves.png", "gates.png"]
     for name in pictures:
-        assert 10_000 < (ENGLISH.parent / name).stat().st_size < 200_000
+        assert 10_000 < (path.parent / name).stat().st_size < 200_000
 
 
 def test_curve_of_the_original_is_that_of_the_table():
