@@ -1,5 +1,6 @@
 """What the tests share: small corpora, small runs, what these leave, and reference material."""
 
+import contextlib
 import csv
 import os
 import pathlib
@@ -21,6 +22,7 @@ import models
 import configs
 import lstm
 from ptb import plot, run
+from ptb.language_model import LanguageModel
 from ptb.saving import files, history
 from ptb.terminal import command_line, progress
 from ptb.terminal.quiet import tf
@@ -94,13 +96,25 @@ def figures(monkeypatch):
     return kept
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(corpus, tmp_path_factory):
     """The folder of a finished run of two epochs of a two-layer model, vocabulary as it comes."""
     fields = {"max_max_epoch": 2, "vocab_size": None}
     out = tmp_path_factory.mktemp("trained")
     train(type("SomeConfig", (models.TinyConfig,), fields), corpus, out)
     return out / "some"
+
+
+@pytest.fixture(scope="session")
+def model(trained):
+    """That LanguageModel."""
+    return LanguageModel.load(str(trained))
+
+
+@pytest.fixture
+def loaded(model, monkeypatch):
+    """Whatever a command names, it asks that model, and leaves it open."""
+    monkeypatch.setattr(LanguageModel, "load", lambda *args: contextlib.nullcontext(model))
 
 
 def train(config, data_path, out, *args):

@@ -261,7 +261,9 @@ def test_after_a_refused_start_the_folder_is_free(script, corpus, tmp_path):
     assert kept.value and (tmp_path / "tst-old-1").exists()
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [
+    pytest.param("2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-",
+])
 def test_closed_streams(closed, corpus, tmp_path):
     process = in_shell(
         f"PYTHON lstm.py --config tst --data_path {corpus} --save_path {tmp_path} {closed}"
@@ -427,7 +429,7 @@ def test_missing_configs(monkeypatch, capsys):
 
 # Windows.
 
-WINDOWS = """
+LIKE_WINDOWS = """
 import os, signal, subprocess, sys, types
 for name in "fcntl", "resource", "pwd", "termios":
     sys.modules[name] = None
@@ -439,6 +441,12 @@ sys.modules["msvcrt"] = types.SimpleNamespace(
 )
 import ptb.saving.files
 ptb.saving.files.os = types.SimpleNamespace(**{**vars(os), "name": "nt"})
+"""
+LOCK = LIKE_WINDOWS + """
+with ptb.saving.files.lock(sys.argv[1]):
+    print(locked)
+"""
+WINDOWS = LIKE_WINDOWS + """
 import lstm
 lstm.FLAGS(["lstm.py", "--config=tst", "--data_path=" + sys.argv[1], "--save_path=" + sys.argv[2]])
 lstm.main([])
@@ -448,6 +456,14 @@ print(locked)
 """
 
 
+def test_lock_without_what_windows_lacks(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", LOCK, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (process.stdout, process.stderr) == ("[(2, 1)]\n", "")
+
+
+@pytest.mark.slow
 def test_without_what_windows_lacks(corpus, tmp_path):
     """A run and a question; the modules of Linux and macOS are hidden."""
     process = subprocess.run(

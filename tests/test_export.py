@@ -36,11 +36,6 @@ TEXTS = ["", " ", "\n", "\n\n", "<eos>", "w1", "w1\n", "w1 <eos>", "<eos> w1", "
 
 
 @pytest.fixture(scope="module")
-def model(trained):
-    return LanguageModel.load(str(trained))
-
-
-@pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     """A SavedModel of the trained model."""
     folder = tmp_path_factory.mktemp("served") / "some" / "1"
@@ -90,6 +85,7 @@ def random_texts():
     return ["".join(rng.choice(PIECES, rng.integers(0, 30))) for _ in range(100)]
 
 
+@pytest.mark.slow
 def test_fresh_process_with_tensorflow_alone_answers_as_the_model(folder, model, tmp_path):
     texts = ["w1 w2", "w0", "w5 nonsense w7 w1 w1", "<eos>"]
     process = subprocess.run(
@@ -163,7 +159,7 @@ def test_signatures_say_what_they_take_and_give(ask):
 
 
 @pytest.mark.parametrize("flag, number_type", [
-    ("--use_fp16", "float16"), ("--use_bf16", "bfloat16"),
+    pytest.param("--use_fp16", "float16", marks=pytest.mark.slow), ("--use_bf16", "bfloat16"),
 ])
 def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
     train(models.TinyConfig, corpus, tmp_path, flag)

@@ -18,7 +18,7 @@ RNG = np.random.default_rng(5)
 def numbers(config, mode, flags, state, getter=None):
     """Returns {name: array} of a step from a state: cost, loss, final state, every gradient."""
     flags.rnn_mode = mode
-    with models.built(config, IDS, getter=getter) as (session, model, _, _):
+    with models.built(config, IDS, getter=getter, count=1) as (session, model):
         models.randomize(session, 0.8)
         feed = {model.input.step: 1}
         for names, values in zip(model.initial_state, state):
@@ -64,7 +64,7 @@ def test_mode_may_change_midway(flags):
         values = state = None
         for half, mode in enumerate(modes):
             flags.rnn_mode = mode
-            with models.built(config, IDS) as (session, model, _, _):
+            with models.built(config, IDS, count=1) as (session, model):
                 if half:
                     models.load(session, values)
                     session.run(tf.train.get_global_step().assign(10))

@@ -135,7 +135,7 @@ def test_gradients_are_those_of_numpy(rnn_mode, number_type, has_gpu, flags):
     fields = {"num_layers": 1, "keep_prob": 1.0, "vocab_size": 300}
     config = type("OneLayerConfig", (NarrowConfig,), fields)
     ids = np.random.default_rng(1).integers(0, 300, 400)
-    with models.built(config, ids) as (session, model, _, _):
+    with models.built(config, ids, count=1) as (session, model):
         models.randomize(session, 0.3)
         params = models.as_params(models.variables(session), 1)
         tvars = tf.trainable_variables()

@@ -21,11 +21,6 @@ PROMPT = "w1 w0 nonsense w2 w7 w1 <eos> w5 w29"
 
 
 @pytest.fixture(scope="module")
-def model(trained):
-    return LanguageModel.load(str(trained))
-
-
-@pytest.fixture(scope="module")
 def params(trained):
     return read_params(trained)
 

@@ -58,7 +58,7 @@ def test_products_are_16_bit_and_what_accumulates_is_32_bit(rnn_mode, flag, flag
     product_type, state_type = {
         "use_fp16": (tf.float16, tf.float16), "use_bf16": (tf.bfloat16, tf.float32)
     }[flag]
-    with models.built(models.TinyConfig(), list(range(30)) * 4) as (_, model, _, _):
+    with models.built(models.TinyConfig(), list(range(30)) * 4, count=1) as (_, model):
         products = [
             op for op in tf.get_default_graph().get_operations() if op.type == "MatMul"
         ]
@@ -83,7 +83,7 @@ def test_gradients_in_bfloat16(rnn_mode, flags):
     flags.use_bf16 = True
     config = type("WideConfig", (NarrowConfig,), {"vocab_size": 30})()
     ids = np.random.default_rng(1).integers(0, 30, 400)
-    with models.built(config, ids) as (session, model, _, _):
+    with models.built(config, ids, count=1) as (session, model):
         models.randomize(session, 0.3)
         params = models.as_params(models.variables(session), config.num_layers)
         tvars = tf.trainable_variables()

@@ -303,7 +303,7 @@ def test_model_that_is_larger_than_the_memory_is_refused(tmp_path, corpus, monke
 
 
 def test_size_of_a_model_is_that_of_its_variables(tmp_path, corpus, monkeypatch):
-    with models.built(models.TinyConfig(), [1] * 100) as (session, *_):
+    with models.built(models.TinyConfig(), [1] * 100, count=1) as (session, _):
         size = sum(variable.nbytes for variable in models.variables(session).values())
     monkeypatch.setattr(files, "memory_size", lambda: size)
     with opened(tmp_path, corpus):
