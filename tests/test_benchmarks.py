@@ -48,7 +48,8 @@ def test_bytes_that_workers_send_on_paper(benchmark):
     assert head.startswith("tst: what a worker sends in a step") and len(rest) == 4
     variables, slices = 5 * 8 + 3 * 10000 + 1, 5 * 2 * 3 + 2
     megabytes = 4 * 3 * (2 * variables / 4 + slices) / 1e6
-    assert numbers(first)[:3] == [4, 20, round(megabytes, 1)]
+    times = [8 * megabytes / gigabits for gigabits in (1, 10, 100)]
+    assert numbers(first) == [4, 20, *(round(number, 1) for number in (megabytes, *times))]
 
 
 def test_speed_of_the_matrix_products_alone(benchmark):
