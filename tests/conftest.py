@@ -32,7 +32,6 @@ SHARED = ROOT.parent / "shared"
 SAMPLE = ROOT / "simple-examples" / "sample"
 
 tf.disable_eager_execution()
-run.make_deterministic(seed=1)  # lstm.main does, and no process becomes what it was before.
 
 
 @pytest.fixture
@@ -41,6 +40,17 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("needs the reference material beside the project (../shared)")
     return SHARED
+
+
+@pytest.fixture(autouse=True, scope="session")
+def not_deterministic():
+    """lstm.main leaves this process as it is, where determinism could not be switched off again.
+
+    test_deterministic.py has a process in which it is on.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "make_deterministic", tf.set_random_seed)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,6 @@ def benchmark(corpus, monkeypatch, capsys):
         words = [path, "--config", "tst", "--data_path", str(corpus), *args]
         monkeypatch.setattr(sys, "argv", words)
         with tf.Graph().as_default():
-            tf.set_random_seed(1)
             runpy.run_path(path)["main"]()
         printed = capsys.readouterr().out.replace("\033[K", "").splitlines()
         return [line.rstrip() for line in printed if "is not the PTB corpus" not in line]

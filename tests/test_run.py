@@ -480,7 +480,7 @@ def test_nothing_whole_is_an_error_and_nothing_is_removed(tmp_path, corpus):
 
 def test_folder_is_locked_while_a_run_lasts_and_free_when_its_process_dies(tmp_path, corpus):
     code = (
-        "import sys, time; from ptb import files\n"
+        "import sys, time; from ptb.saving import files\n"
         "with files.lock(sys.argv[1]):\n"
         "    print('locked', flush=True); time.sleep(60)"
     )
