@@ -300,7 +300,9 @@ def at_each_step(patch, function):
     patch.setattr(run.Training, "train_pass", train_pass_with_it)
 
 
-@pytest.mark.parametrize("saved_within_epoch", [False, True])
+@pytest.mark.parametrize("saved_within_epoch", [
+    pytest.param(False, marks=pytest.mark.slow), True,
+])
 def test_command_that_goes_on_after_a_training_diverged(
     saved_within_epoch, text, tmp_path, monkeypatch, script
 ):

@@ -230,6 +230,7 @@ def test_mistakes_in_configs_get_one_line(old, new, message, tmp_path, monkeypat
     assert error.type is UserError or error.value.code == 2
 
 
+@pytest.mark.slow
 def test_mistake_in_configs_ends_the_script(corpus, tmp_path):
     """In a copy of the project whose configs.py a user has edited."""
     (tmp_path / "configs.py").write_text("class WideConfig\n    hidden_size = 300\n")
