@@ -22,9 +22,9 @@ import typing
 
 import numpy as np
 
-from ptb import reader, rnn
+from ptb import reader, rnn, source
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.saving import checkpoint, files
+from ptb.saving import checkpoint, files, tutorial
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import Progress, counted
@@ -112,14 +112,14 @@ class LanguageModel:
 
     @classmethod
     def _load_tutorial(cls, path, data_path):
-        found = checkpoint.find_tutorial(path)
+        found = tutorial.find(path)
         config = {"vocab_size": found.vocab_size, "hidden_size": found.size,
                   "num_layers": found.num_layers, "batch_size": SENTENCES_AT_ONCE,
                   "num_steps": WORDS_A_STEP}
         description = f"{found.variables_path}: {found.num_layers} x {found.size} units"
         return cls(
-            found.variables_path, found.read_vocabulary(data_path), config, "float32",
-            description, found.names,
+            found.variables_path, source.read_tutorials_vocabulary(found, data_path), config,
+            "float32", description, found.names,
         )
 
     def __init__(self, variables_path, vocabulary, config, number_type, description, names=None):

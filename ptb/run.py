@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from ptb import cluster, dataset, reader
+from ptb import cluster, dataset, source
 from ptb.evaluate import perplexity, text_perplexity
 from ptb.reader import PARTS, corpus_files, has_other_space, how_it_is_read
 from ptb.rnn import LSTMStateTuple, number_type, state_type
@@ -57,81 +57,28 @@ def find_corpus(flags):
 
 
 def find_source(flags, config, corpus):
-    """Returns the checkpoint.Source of the run that the flags name.
-
-    With --init_from it is the model named there. A run that goes on needs that no more: its own
-    checkpoint has the vocabulary and tells what the run came from, so that the model may be gone
-    by then, and the flag may be left out.
+    """Returns the source.Source of the run that the flags name; see source.find.
 
     Args:
       flags: the script's flags.
       config: the configuration; a vocab_size of None becomes the number of words there are.
       corpus: the dataset.Corpus.
-
-    Raises:
-      UserError: no model is there, it is damaged, within the run's own folder, or of other sizes
-        than the configuration; or the corpus cannot be read.
     """
     values = None
 
     def find():
         nonlocal values
-        *told, values = _find_source(flags, config, corpus)
+        folder, before = folder_of(flags, corpus), None
+        if not flags.restart and os.path.isdir(folder):
+            before, _ = checkpoint.newest(folder)
+        *told, values = source.find(flags, config, corpus, folder, before)
         return told
 
     # Worker 0 alone needs the values: the others get all variables later.
-    source = checkpoint.Source(*cluster.this_worker().first_says(find), values)
-    sizes = source.sizes or {"vocab_size": len(source.vocabulary)}
+    found = source.Source(*cluster.this_worker().first_says(find), values)
+    sizes = found.sizes or {"vocab_size": len(found.vocabulary)}
     config.vocab_size = config.vocab_size or sizes["vocab_size"]
-    return source
-
-
-def _find_source(flags, config, corpus):
-    """Does what find_source does; the configuration stays as it is."""
-    folder = folder_of(flags, corpus)
-    path = flags.init_from and files.local_path(flags.init_from)
-    if path and files.is_within(path, folder):
-        raise UserError(
-            f"--init_from {path}: it is in {folder}, where the new run would be saved; use "
-            "another --save_path, or leave out --init_from"
-        )
-    source = None if flags.restart else _source_before(folder)
-    if path:
-        try:
-            named = checkpoint.read_source(path, corpus.folder)
-        except UserError as error:
-            if not source:
-                raise UserError(f"--init_from: {error}") from error
-            print(f"--init_from: {error}; the run goes on without it.", file=sys.stderr)
-        else:
-            _refuse_other_sizes(named, config)
-            source = named
-    if not source:
-        source = checkpoint.Source(reader.read_vocabulary(corpus.folder, config.vocab_size))
-    return source
-
-
-def _source_before(folder):
-    """Returns the Source of the run in a folder; None where none is, or its weights were drawn."""
-    found, _ = checkpoint.newest(folder) if os.path.isdir(folder) else (None, set())
-    if not found or "init_from" not in found.facts:
-        return None
-    sizes = {name: found.facts["config"][name] for name in checkpoint.SIZES}
-    return checkpoint.Source(
-        found.vocabulary, found.variables_path, found.facts["init_from"], sizes
-    )
-
-
-def _refuse_other_sizes(source, config):
-    """Raises UserError where the weights of a Source do not fit into a configuration's model."""
-    different = [
-        f"{name} is {size} there and {getattr(config, name)} in {type(config).__name__}"
-        for name, size in source.sizes.items() if getattr(config, name) not in (size, None)
-    ]
-    if different:
-        raise UserError(
-            f"--init_from {source.path}: {'; '.join(different)}; make it the same in configs.py"
-        )
+    return found
 
 
 @contextlib.contextmanager
@@ -765,7 +712,7 @@ def refuse_another_run(folder, found, facts, source):
       folder: the run's folder.
       found: the Checkpoint in it.
       facts: what facts_of returns for the run to be trained.
-      source: its checkpoint.Source.
+      source: its source.Source.
     """
     before, now = dict(found.facts), dict(facts)
     source_before, source_now = before.pop("init_from", None), now.pop("init_from", None)

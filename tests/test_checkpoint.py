@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_files import System
 
+from ptb import source
 from ptb.rnn import LSTMStateTuple
 from ptb.saving import checkpoint, files
 from ptb.saving.history import EpochResult, best_epoch
@@ -401,9 +402,9 @@ def test_checkpoint_of_a_newer_version_is_not_called_damaged(where, change, two,
     path.write_text(json.dumps(record))
     correct_sum(path)
     message = f"^{two}/checkpoint-000002 was written by a newer .* does not know what {where} in "
-    for find in checkpoint.newest, checkpoint.find, checkpoint.read_source:
+    for find in checkpoint.newest, checkpoint.find, source.read:
         with pytest.raises(UserError, match=message):
-            find(str(two), *["corpus"] * (find is checkpoint.read_source))
+            find(str(two), *["corpus"] * (find is source.read))
     checkpoint.prune(str(two), set())
     assert len(os.listdir(two)) == 2
 

@@ -17,6 +17,7 @@ import configs
 from ptb import run
 from ptb.dataset import Corpus
 from ptb.saving import checkpoint, files
+from ptb.source import Source
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
 
@@ -124,7 +125,7 @@ def test_other_words_have_other_ids_and_the_text_is_not_blamed():
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
     message = "^folder has another run: it did not start from there .leave out --init_from to go on"
     with pytest.raises(UserError, match=message):
-        run.refuse_another_run("folder", found, now, checkpoint.Source(["a"], "there", "c"))
+        run.refuse_another_run("folder", found, now, Source(["a"], "there", "c"))
 
 
 def test_run_from_drawn_weights_is_another(trained, source, corpus, tmp_path):

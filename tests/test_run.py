@@ -23,6 +23,7 @@ import configs
 from ptb import run
 from ptb.dataset import Corpus
 from ptb.saving import checkpoint
+from ptb.source import Source
 from ptb.terminal import progress
 from ptb.terminal.errors import Stopped, UserError
 from ptb.terminal.quiet import tf
@@ -48,7 +49,7 @@ def opened(out, corpus, epochs=3, vocabulary=("the", "fünf"), kind="own", **fla
     config.max_max_epoch = epochs
     return run.open_run(
         flags_for(out, **flags), config, Corpus(str(corpus), kind), ([], [], [], 2),
-        checkpoint.Source(list(vocabulary)),
+        Source(list(vocabulary)),
     )
 
 
@@ -395,7 +396,7 @@ def test_another_run_is_refused_and_every_difference_named(change, said, tmp_pat
 def test_differences_have_their_full_names(before, now, said):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
     with pytest.raises(UserError, match=f"folder has another run: {said}. Use"):
-        run.refuse_another_run("folder", found, now, checkpoint.Source(["the"]))
+        run.refuse_another_run("folder", found, now, Source(["the"]))
 
 
 @pytest.mark.parametrize("fields, changed_text, said", [
@@ -464,12 +465,12 @@ def test_mode_epochs_and_version_may_change(tmp_path, corpus, monkeypatch):
 ], ids=["other names, of the first release", "other bytes, the same ids"])
 def test_same_text_is_the_same_run(before, now):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
-    run.refuse_another_run("folder", found, now, checkpoint.Source(["the"]))
+    run.refuse_another_run("folder", found, now, Source(["the"]))
 
 
 def test_facts_are_what_decides_the_numbers(corpus):
     raw_data = [1, 2], [3], [4], 9
-    source = checkpoint.Source(["the"])
+    source = Source(["the"])
     facts = run.facts_of(configs.SmallConfig(), corpus, raw_data, flags_for("Out"), source)
     assert json.loads(json.dumps(facts)) == facts
     assert facts["config"]["hidden_size"] == 200 and facts["config"]["keep_prob"] == 1.0
@@ -499,7 +500,7 @@ def test_nothing_whole_is_an_error_and_nothing_is_removed(tmp_path, corpus):
 
 def test_folder_is_locked_while_a_run_lasts_and_free_when_its_process_dies(tmp_path, corpus):
     code = (
-        "import sys, time; from ptb import files\n"
+        "import sys, time; from ptb.saving import files\n"
         "with files.lock(sys.argv[1]):\n"
         "    print('locked', flush=True); time.sleep(60)"
     )
