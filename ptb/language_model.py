@@ -24,7 +24,7 @@ import numpy as np
 
 from ptb import reader, rnn, source
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.saving import checkpoint, files, tutorial
+from ptb.saving import checkpoint, files, identity, tutorial
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import Progress, counted
@@ -124,7 +124,7 @@ class LanguageModel:
 
     def __init__(self, variables_path, vocabulary, config, number_type, description, names=None):
         # They are read first: a run that is training soon removes its checkpoint.
-        sizes = [config[name] for name in checkpoint.SIZES]
+        sizes = [config[name] for name in identity.SIZES]
         values = checkpoint.read_weights(variables_path, sizes, names or {})
         self.vocabulary = vocabulary
         self.description = description

@@ -7,7 +7,7 @@ import typing
 
 from ptb import reader
 from ptb.saving import checkpoint, files, tutorial
-from ptb.saving.checkpoint import SIZES
+from ptb.saving.identity import SIZES
 from ptb.terminal.errors import UserError
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from ptb.saving import files
 from ptb.saving.history import EpochResult, best_epoch
+from ptb.saving.identity import unknown_facts
 from ptb.terminal.errors import UserError, memory_needed
 from ptb.terminal.quiet import tf
 
@@ -40,7 +41,6 @@ UNREADABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError,
     BadZipFile,
 )
-SIZES = ("num_layers", "hidden_size", "vocab_size")  # the fields that decide the variables' shapes
 STATE_TYPES = ("float32", "float16")  # of all numbers of a state: one of these
 CELL = "Model/RNN/multi_rnn_cell/cell_{}/"
 LAYER_NAMES = ("basic_lstm_cell/kernel", "basic_lstm_cell/bias")  # of the variables of a layer
@@ -64,9 +64,10 @@ class Checkpoint(typing.NamedTuple):
     """What is in a checkpoint besides the variables."""
 
     path: str  # the checkpoint's folder
-    facts: dict  # what decides the run's numbers, see run.facts_of
+    facts: dict  # what decides the run's numbers, see identity.facts_of
     position: Position
     vocabulary: list  # the words by id
+    sums: dict | None = None  # {name of a file: its checksum}; None where nothing was read
 
     @property
     def variables_path(self):
@@ -132,20 +133,24 @@ def prune(folder, damaged):
         files.remove(_path(folder, number))
 
 
-def newest(folder):
+def newest(folder, known=None):
     """Returns (the newest whole Checkpoint of a run's folder or None, numbers of damaged ones).
 
     Each damaged checkpoint that is newer is named on stderr, once in a process. A run that is
     training removes old checkpoints: where one disappears while it is read, the folder is looked
     through again.
 
+    Args:
+      folder: the run's folder.
+      known: a Checkpoint that was read before and need not be read again, see read.
+
     Raises:
       UserError: the folder or a checkpoint cannot be read.
     """
-    return _first_whole(folder, lambda: reversed(_numbers(folder)))
+    return _first_whole(folder, lambda: reversed(_numbers(folder)), known)
 
 
-def of_best_epoch(folder, history, damaged):
+def of_best_epoch(folder, history, damaged, known=None):
     """Returns the Checkpoint at the end of a run's best epoch; None where none is there or whole.
 
     It is known by its own history, with which the run's begins. As in `newest`, damaged checkpoints
@@ -155,21 +160,23 @@ def of_best_epoch(folder, history, damaged):
       folder: the run's folder.
       history: an EpochResult for each epoch that is done.
       damaged: the numbers of checkpoints that are not to be looked at.
+      known: see newest.
 
     Raises:
       UserError: the folder or a checkpoint cannot be read.
     """
     return _first_whole(
-        folder, lambda: _numbers_of_best_epoch(_positions(folder, damaged), history)
+        folder, lambda: _numbers_of_best_epoch(_positions(folder, damaged), history), known
     )[0]
 
 
-def _first_whole(folder, numbers):
+def _first_whole(folder, numbers, known=None):
     """Returns (the first whole Checkpoint of a run's folder or None, numbers of damaged ones).
 
     Args:
       folder: the run's folder.
       numbers: a function that returns the numbers of the checkpoints to look at, in order.
+      known: see newest.
     """
     for _ in tries(folder):
         damaged = {}
@@ -177,7 +184,7 @@ def _first_whole(folder, numbers):
             for number in numbers():
                 path = _path(folder, number)
                 try:
-                    found = read(path)
+                    found = read(path, known)
                     break
                 except Damaged as error:
                     damaged[number] = f"{path} is damaged: {error}."
@@ -252,7 +259,7 @@ def read_weights(path, sizes, names):
 
     Args:
       path: where they are, as a `tf.train.Saver` takes it.
-      sizes: the model's SIZES.
+      sizes: the model's identity.SIZES.
       names: {name of a variable: its name in the file}, where the two differ.
 
     Raises:
@@ -363,8 +370,13 @@ def write(path, facts, position, vocabulary):
         file.writelines(_lines(sums))
 
 
-def read(path):
+def read(path, known=None):
     """Returns the Checkpoint in a folder.
+
+    Args:
+      path: the folder.
+      known: a Checkpoint that was read before. Where SHA256SUMS says that it is still the one in
+        the folder, the other files, which may be large, are not read again.
 
     Raises:
       Damaged: a file that was written is missing or changed, or has not what it should.
@@ -379,6 +391,8 @@ def read(path):
         needed = {RECORD, STATE, VOCABULARY, f"{VARIABLES}.index"}
         if lines != _lines(sums) or not needed <= {*sums}:
             raise ValueError
+        if known and (known.path, known.sums) == (path, sums):
+            return known
         for name, checksum in sums.items():
             if not os.path.exists(os.path.join(path, name)):
                 raise Damaged(f"{name} is missing")
@@ -393,7 +407,8 @@ def read(path):
         facts, position = _read_record(path)
         name = STATE
         state = _state(os.path.join(path, STATE), facts)
-        return Checkpoint(path, facts, dataclasses.replace(position, state=state), vocabulary)
+        position = dataclasses.replace(position, state=state)
+        return Checkpoint(path, facts, position, vocabulary, sums)
     except (PermissionError, UserError):
         raise  # Nothing is damaged.
     except UNREADABLE as error:
@@ -410,7 +425,7 @@ def _read_record(path):
         record = json.load(file)
     facts, fields = _checked(record["facts"], dict), _checked(record["position"], dict)
     known = {field.name for field in dataclasses.fields(Position)}
-    unknown = sorted({*record, *fields} - {"facts", "position", *known})
+    unknown = sorted({*record, *fields} - {"facts", "position", *known}) + unknown_facts(facts)
     unknown += [
         f"column {len(result)} of the history" for result in _checked(fields["history"], list)
         if len(_checked(result, list)) > len(EpochResult._fields)
