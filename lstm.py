@@ -135,7 +135,7 @@ class PTBModel:
         logits = rnn.Logits(output, softmax_w, softmax_b, product_type)
         self.loss = loss = rnn.sequence_loss_by_example(
             logits, input_.targets, fast=FLAGS.rnn_mode == "fused")
-        # Several workers have some rows each: the cost, and below the gradients, are averages.
+        # Several workers have some rows each: this cost is their average.
         self._cost = cost = cluster.average(tf.reduce_sum(loss) / batch_size)
         self._final_state = state
 
@@ -147,7 +147,7 @@ class PTBModel:
         # Now and then gradients explode: where the norm of all is above max_grad_norm, they are
         # scaled down together.
         grads, _ = tf.clip_by_global_norm(
-            cluster.average(tf.gradients(cost, tvars)), config.max_grad_norm)
+            cluster.add_up(tf.gradients(cost, tvars)), config.max_grad_norm)
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
         self._train_op = optimizer.apply_gradients(
             zip(grads, tvars), global_step=tf.train.get_or_create_global_step())
@@ -276,7 +276,7 @@ def train(this_run, config, raw_data):
                 mtst = PTBModel(is_training=False, config=eval_config, input_=test_input)
 
         sv = run.Supervisor()  # It is tf.train.Supervisor, without services in the background.
-        with sv.managed_session() as session, this_run.going_on(session, sv, m, mvalid) as training:
+        with sv.managed_session() as session, this_run.going_on(session, m, mvalid) as training:
             # A run that goes on has less than the article's range(config.max_max_epoch) left.
             for i in training.epochs_left():
                 # After max_epoch epochs the rate falls: large steps first, then ever finer ones.
