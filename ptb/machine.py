@@ -5,6 +5,7 @@ import sys
 
 from ptb import fused, gpu
 from ptb.rnn import state_type
+from ptb.terminal.quiet import tf
 
 
 def memory_size():
@@ -30,10 +31,11 @@ def has_bfloat16_products():
     return bool(names & {"avx512_bf16", "amx_bf16", "bf16"})  # The last one is of an Arm processor.
 
 
-def devices(session):
-    """Returns the devices of a session in words: "CPU and GPU (NVIDIA H100 80GB HBM3)"."""
+def description(session):
+    """Returns what computes in a session: "TensorFlow 2.21.0 on CPU and GPU (NVIDIA H100)"."""
     types = sorted({d.device_type for d in session.list_devices() if "XLA" not in d.device_type})
-    return " and ".join(types) + (f" ({gpu.name()})" if gpu.is_visible() else "")
+    gpu_name = f" ({gpu.name()})" if gpu.is_visible() else ""
+    return f"TensorFlow {tf.__version__} on {' and '.join(types)}{gpu_name}"
 
 
 def notes(number_type, rnn_mode):

@@ -202,20 +202,20 @@ class Run:
 
     def _set_variables(self, session):
         """Gives the variables in a session the values with which the run begins or goes on."""
-        values = self.plan.source.values
+        values = self.plan.source.values or {}
         if self._found:
             self.load(session, self._found.variables_path)
-            return
-        if values:
-            for variable in tf.trainable_variables():
-                checkpoint.assign(session, variable, values[variable.op.name])
-            values.clear()  # They may be large.
-        self._worker.spread(session, tf.global_variables())
+        else:
+            if values:
+                for variable in tf.trainable_variables():
+                    checkpoint.assign(session, variable, values[variable.op.name])
+            self._worker.spread(session, tf.global_variables())
+        values.clear()  # They may be large, and are not needed any more.
 
     def _print_start(self, session):
         """Prints what is about to run, on what, and where it begins or goes on."""
         plan = self.plan
-        monitor.print_start(plan, self._raw_data, machine.devices(session), self.folder)
+        monitor.print_start(plan, self._raw_data, machine.description(session), self.folder)
         notes = machine.notes(plan.number_type, plan.flags.rnn_mode)
         notes += how_it_is_read(
             plan.corpus.folder, self._raw_data, plan.source.vocabulary, plan.config.vocab_size,

@@ -434,8 +434,8 @@ def test_first_releases_run_on_a_text_that_is_read_otherwise_now(
         pass  # A run of this release goes on.
     newest = checkpoint.newest
 
-    def of_the_first_release(folder):
-        found, damaged = newest(folder)
+    def of_the_first_release(*args):
+        found, damaged = newest(*args)
         facts = {name: value for name, value in found.facts.items() if name != "ids"}
         return found._replace(facts=facts), damaged
 

@@ -1,7 +1,6 @@
 """What a person sees of a run besides the article's lines: its start, a live line, its results.
 
-Nothing is found out here, and no file is written: whoever knows it tells it, and only the clock and
-the current folder are looked at.
+What it shows is told to it; it looks at the clock and the current folder alone, and writes no file.
 """
 
 import contextlib
@@ -13,19 +12,18 @@ import time
 from ptb.saving.history import best_epoch
 from ptb.terminal.command_line import as_typed
 from ptb.terminal.progress import Line, counted
-from ptb.terminal.quiet import tf
 
 WARM_UP = 10  # steps that are left out of every forecast, because the first ones are slow
 FORECAST_AT = 100  # steps after which the length of the run is said
 
 
-def print_start(plan, raw_data, devices, folder):
+def print_start(plan, raw_data, machine, folder):
     """Prints what is about to run, on what, and where it saves.
 
     Args:
       plan: the plan.Plan.
       raw_data: what reader.ptb_raw_data returned for it.
-      devices: what computes, in words.
+      machine: what computes, in words.
       folder: the run's folder.
     """
     flags, config, corpus = plan.flags, plan.config, plan.corpus
@@ -37,7 +35,7 @@ def print_start(plan, raw_data, devices, folder):
         f"seed {flags.seed}\n"
         f"Corpus {corpus.folder} ({corpus.kind}): {train} words to train on, {valid} valid, "
         f"{test} test, {num_types:,} types\n"
-        f"TensorFlow {tf.__version__} on {devices}, saving in {folder}"
+        f"{machine}, saving in {folder}"
     )
 
 
