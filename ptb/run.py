@@ -550,7 +550,7 @@ class Follower:
 
 
 class Supervisor(tf.train.Supervisor):
-    """A `tf.train.Supervisor` that initializes the variables and owns the saver, no more.
+    """A `tf.train.Supervisor` that initializes the variables, no more.
 
     Without a log directory it neither restores nor saves on its own clock, and no thread evaluates
     summaries of the model, which would take batches away from the loop.
