@@ -352,7 +352,7 @@ def check_config(config):
     """
 
     def fail(field, problem):
-        raise UserError(f"{type(config).__name__}.{field} {problem}; mend it in configs.py")
+        raise UserError(f"{type(config).__name__}.{field} {problem}; fix it in configs.py")
 
     fields = [field for field in dir(config) if not field.startswith("_")]
     for field in (*WHOLE, *POSITIVE):
