@@ -103,7 +103,12 @@ def text_perplexity(session, model, after_step=lambda: None):
 
 
 def perplexity(nats, num_words):
-    """Returns exp(nats / num_words); infinity where that is too large for a float."""
+    """Returns exp(nats / num_words); infinity where that is too large for a float.
+
+    Args:
+      nats: the sum of the negative log probabilities of words; in training, of an average row.
+      num_words: how many words these are; in training, those of one row.
+    """
     with np.errstate(over="ignore"):
         return float(np.exp(nats / num_words))
 
