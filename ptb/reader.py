@@ -43,7 +43,7 @@ def _read_words(filename):
     `\\n`, `\\r\\n` and `\\r` end a line. A last line without a line end gets no `<eos>`.
 
     Raises:
-      UserError: the file cannot be read, or is not UTF-8.
+      UserError: the file cannot be read, is a pipe, or is not UTF-8.
     """
     _refuse_pipe(filename)
     with (
@@ -297,7 +297,7 @@ def how_it_is_read(data_path, raw_data, vocabulary, vocab_size, model_path=None)
     Args:
       data_path: the folder of the corpus.
       raw_data: what ptb_raw_data returned for it.
-      vocabulary, vocab_size, model_path: see corpus_notes.how_it_is_read.
+      vocabulary, vocab_size, model_path: see corpus_notes.notes_on.
     """
     paths = corpus_files(data_path)
     texts = [
@@ -305,7 +305,7 @@ def how_it_is_read(data_path, raw_data, vocabulary, vocab_size, model_path=None)
         for part, path, ids in zip(PARTS, paths, raw_data)
     ]
     train_words = _read_words(paths[0])
-    return corpus_notes.how_it_is_read(texts, train_words, vocabulary, vocab_size, model_path)
+    return corpus_notes.notes_on(texts, train_words, vocabulary, vocab_size, model_path)
 
 
 def epoch_steps(epoch_size):

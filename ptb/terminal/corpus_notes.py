@@ -138,7 +138,7 @@ def are_unseparated(lines):
     return 2 * sum(count(unseparated_words(line)) for line in lines) > sum(map(count, lines))
 
 
-def how_it_is_read(texts, train_words, vocabulary, vocab_size, model_path=None):
+def notes_on(texts, train_words, vocabulary, vocab_size, model_path=None):
     """Returns what there is to say of how the texts of a corpus are read, as a list of lines.
 
     These are the share of `<unk>` in each text, a warning where something spoils the perplexity,
@@ -176,7 +176,7 @@ def _problem_of_unknown(shares, train_words, vocabulary, vocab_size, model_path)
 
     Args:
       shares: {part: the share of `<unk>` in that text}.
-      train_words, vocabulary, vocab_size, model_path: see how_it_is_read.
+      train_words, vocabulary, vocab_size, model_path: see notes_on.
     """
     problems = []
     many = " and ".join(part for part in ("valid", "test") if shares[part] > MANY)
