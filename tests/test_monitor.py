@@ -93,7 +93,7 @@ def test_live_line_is_cut_to_the_terminal(terminal, capsys, monkeypatch):
 def test_width_is_that_of_the_terminal_where_stdout_is_a_pipe(columns, width):
     """Of stderr; a terminal that does not know its width has 80 columns."""
     code = (
-        "from ptb.terminal import progress; progress.PATIENCE = 0\n"
+        "import sys; from ptb.terminal import progress; progress.PATIENCE = 0\n"
         "with progress.Line() as line: line.show('x' * 200)"
     )
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
