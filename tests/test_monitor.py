@@ -171,7 +171,7 @@ CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has unsupported display driver / cuda 
 def test_says_why_a_gpu_is_not_used(case, reason, script, corpus, tmp_path, monkeypatch):
     """In one line, and the training goes on."""
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(gpu, "SIGNS", [str(tmp_path / "nvidia[0-9]*")])
+    monkeypatch.setattr(gpu, "DRIVER_FILES", [str(tmp_path / "nvidia[0-9]*")])
     monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: types.SimpleNamespace(
         stderr=SAID[case]
     ))
