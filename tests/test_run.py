@@ -52,7 +52,8 @@ def opened(out, corpus, epochs=3, vocabulary=("the", "fünf"), kind="own", **fla
     plan = Plan(
         flags_for(out, **flags), config, Corpus(str(corpus), kind), Source(list(vocabulary))
     )
-    return run.open_run(plan, ([], [], [], 2))
+    texts = [np.array([0, 1], np.int32)] * 3
+    return run.open_run(plan, (*texts, len(vocabulary)))
 
 
 def follow(out, corpus, stop=None, ask=None, **options):
