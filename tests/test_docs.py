@@ -31,7 +31,9 @@ import lstm
 from ptb import dataset
 from ptb.terminal import command_line
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("ptb/docs/*.md")), ROOT / "simple-examples/README.md"]
+PAGES = [
+    ROOT / "README.md", *sorted(ROOT.glob("ptb/docs/*.md")), ROOT / "simple-examples" / "README.md"
+]
 BLOCK = re.compile(r"(?:<!-- ([^>]*) -->\n)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PIPE = re.compile(r"""\|(?=(?:[^"']|"[^"]*"|'[^']*')*$)""")  # not one between quotation marks
 TEXT = (
@@ -48,10 +50,13 @@ class Block(typing.NamedTuple):
     kind: str  # sh, console or python
     code: str
 
-    def is_run(self, by_slow_tests):
-        if re.match("Not run by the tests: .|Run by tests/", self.note):
-            return False
-        return by_slow_tests == self.note.startswith("Run by the slow tests: ")
+    @property
+    def is_run(self):
+        return not re.match("Not run by the tests: .|Run by tests/", self.note)
+
+    @property
+    def is_slow(self):
+        return self.note.startswith("Run by the slow tests: ")
 
 
 def blocks(page):
@@ -117,6 +122,9 @@ def run(text, capsys):
 class SmallConfig(TinyConfig):
     """Takes the place of the configurations, whose runs would take minutes and more."""
 
+    num_layers = 1
+    num_steps = 10
+    batch_size = 10
     vocab_size = None
 
 
@@ -143,7 +151,7 @@ def project(tmp_path_factory):
         for part in "train", "valid", "test":
             path = f"ptb.{part}.txt"
             text = (ROOT / "simple-examples" / "sample" / path).read_text(encoding="utf-8")
-            text = TEXT + "".join(text.splitlines(keepends=True)[:500])
+            text = TEXT + "".join(text.splitlines(keepends=True)[:150])
             (folder / "simple-examples" / name / path).write_text(text, encoding="utf-8")
     with inside(folder):
         for args in [], ["--data_path", "simple-examples/sample"]:
@@ -151,14 +159,14 @@ def project(tmp_path_factory):
     return folder
 
 
-def run_blocks(page, by_slow_tests, project, tmp_path, capsys):
-    """Runs the blocks of a page which this kind of test runs, in a copy of a project."""
+def run_blocks(page, with_slow_ones, project, tmp_path, capsys):
+    """Runs the blocks of a page in a copy of a project."""
     copy = shutil.copytree(project, tmp_path / "project", symlinks=True)
     namespace = {"SmallConfig": SmallConfig}
     with inside(copy) as patch:
         patch.setattr(topics, "topics", dict(itertools.islice(topics.topics.items(), 30)))
         for block in blocks(page):
-            if not block.is_run(by_slow_tests):
+            if not block.is_run or block.is_slow and not with_slow_ones:
                 continue
             if name := re.match(r"This is the file (\S+)\.$", block.note):
                 (copy / name[1]).write_text(block.code, encoding="utf-8")
@@ -179,14 +187,8 @@ def named(pages):
     return [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in pages]
 
 
-def with_blocks(by_slow_tests):
-    return named(
-        page for page in PAGES if any(block.is_run(by_slow_tests) for block in blocks(page))
-    )
-
-
 @needs_bash
-@pytest.mark.parametrize("page", with_blocks(by_slow_tests=False))
+@pytest.mark.parametrize("page", named(filter(blocks, PAGES)))
 def test_commands_run(page, project, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     run_blocks(page, False, project, tmp_path, capsys)
@@ -194,8 +196,10 @@ def test_commands_run(page, project, tmp_path, capsys):
 
 @needs_bash
 @pytest.mark.slow
-@pytest.mark.parametrize("page", with_blocks(by_slow_tests=True))
-def test_slow_commands_run(page, project, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "page", named(page for page in PAGES if any(block.is_slow for block in blocks(page)))
+)
+def test_commands_run_with_slow_ones(page, project, tmp_path, capsys):
     run_blocks(page, True, project, tmp_path, capsys)
 
 
@@ -204,7 +208,7 @@ def inline_commands(page):
     text = page.read_text(encoding="utf-8")
     found = re.findall(r"`(python (?:lstm\.py|-m ptb\.|tests/)[^`]+)`", BLOCK.sub("", text))
     for block in blocks(page):
-        if not block.is_run(True) and not block.is_run(False):
+        if not block.is_run:
             found += re.findall(r"^(?:\$ |.*&& )?(python .+)", block.code, re.MULTILINE)
     return found
 
