@@ -17,11 +17,15 @@ ASKING = ROOT / "ptb" / "docs" / "asking.md"
 
 
 def table(path, header):
-    """Returns the rows of the table whose header begins so: lists of plain cells."""
+    """Returns the rows of the table whose header begins so: lists of cells."""
     lines = path.read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(header))
     body = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
-    return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in body]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in body]
+
+
+def plain_table(path, header):
+    return [[cell.strip("`") for cell in row] for row in table(path, header)]
 
 
 def test_flags_and_their_defaults():
@@ -32,14 +36,14 @@ def test_flags_and_their_defaults():
 
     flags = lstm.FLAGS.flags_by_module_dict()["lstm"]
     expected = {f"--{flag.name}": shown(flag.default) for flag in flags}
-    assert {name: default for name, default, _ in table(README, "| flag |")} == expected
+    assert {name: default for name, default, _ in plain_table(README, "| flag |")} == expected
 
 
 def test_fields_and_their_values():
     classes = configs.SmallConfig, configs.MediumConfig, configs.LargeConfig
     fields = [name for name in vars(configs.SmallConfig) if not name.startswith("_")]
     expected = {name: [getattr(config, name) for config in classes] for name in fields}
-    rows = table(README, "| field |")
+    rows = plain_table(README, "| field |")
     assert {name: [eval(value) for value in values] for name, *values, _ in rows} == expected
 
 
@@ -49,7 +53,21 @@ def test_options_of_questions(capsys):
             language_model.main([command, "--help"])
     options = {*re.findall(r"--\w+", capsys.readouterr().out)}
     required = {"--help", "--prompt", "--word"}
-    assert {name for name, *_ in table(ASKING, "| option |")} == options - required
+    assert {name for name, *_ in plain_table(ASKING, "| option |")} == options - required
+
+
+@pytest.mark.parametrize("path, header", [
+    (README, "| what you see |"), (ROOT / "ptb" / "docs" / "corpora.md", "| the line says |"),
+])
+def test_messages_are_those_of_the_code(path, header):
+    """Those of pip and Python are left out; numbers and … stand for anything."""
+    sources = [file.read_text(encoding="utf-8") for file in ROOT.glob("ptb/**/*.py")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))  # Parts of a string are joined.
+    code = re.sub(r"{(?:reader\.)?(UNK|EOS)}", lambda name: f"<{name[1].lower()}>", code)
+    for row in table(path, header):
+        for message in re.findall(r"`([^`]+)`(?! from)", row[0]):
+            for part in re.split(r"[\d.,]+%|…", message):
+                assert part.strip(" ,") in code, message
 
 
 def test_every_file_is_listed():
