@@ -143,7 +143,7 @@ def inside(folder):
 def project(tmp_path_factory):
     """A folder like the project's, with short texts and runs in Out/small and Out/small-sample."""
     folder = tmp_path_factory.mktemp("project")
-    for name in "lstm.py", "ptb":
+    for name in "lstm.py", "ptb", "tests":
         (folder / name).symlink_to(ROOT / name)
     (folder / "raw.txt").write_text("　我们的语言模型\n" * 20, encoding="utf-8")
     for name in "sample", "data":
