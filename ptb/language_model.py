@@ -22,10 +22,11 @@ import typing
 
 import numpy as np
 
-from ptb import reader, rnn
+from ptb import reader, rnn, source
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.saving import checkpoint, files
+from ptb.saving import checkpoint, files, identity, tutorial
 from ptb.terminal import command_line
+from ptb.terminal.corpus_notes import unseparated_words
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import Progress, counted
 from ptb.terminal.quiet import refuse_forked, session_config, tf
@@ -112,19 +113,19 @@ class LanguageModel:
 
     @classmethod
     def _load_tutorial(cls, path, data_path):
-        found = checkpoint.find_tutorial(path)
+        found = tutorial.find(path)
         config = {"vocab_size": found.vocab_size, "hidden_size": found.size,
                   "num_layers": found.num_layers, "batch_size": SENTENCES_AT_ONCE,
                   "num_steps": WORDS_A_STEP}
         description = f"{found.variables_path}: {found.num_layers} x {found.size} units"
         return cls(
-            found.variables_path, found.read_vocabulary(data_path), config, "float32",
-            description, found.names,
+            found.variables_path, source.read_tutorials_vocabulary(found, data_path), config,
+            "float32", description, found.names,
         )
 
     def __init__(self, variables_path, vocabulary, config, number_type, description, names=None):
         # They are read first: a run that is training soon removes its checkpoint.
-        sizes = [config[name] for name in checkpoint.SIZES]
+        sizes = [config[name] for name in identity.SIZES]
         values = checkpoint.read_weights(variables_path, sizes, names or {})
         self.vocabulary = vocabulary
         self.description = description
@@ -592,7 +593,7 @@ def say_unknown(model, text):
         shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
         lines = map(reader.split_words, text.split("\n")) if isinstance(text, str) else [[*text]]
-        joined = itertools.chain.from_iterable(map(reader.unseparated_words, lines))
+        joined = itertools.chain.from_iterable(map(unseparated_words, lines))
         example = next((word for word in joined if word in unknown), None)
         if example:
             print(f"{example} is read as one word; put plain spaces between words, as the corpus "

@@ -167,14 +167,6 @@ def write_texts(folder, train_lines):
 
 # A run, and what it leaves in its folder and prints.
 
-def flags_for(out, **others):
-    """Returns flags like those of lstm.py."""
-    defaults = {"config": "some", "save_path": str(out), "restart": False, "save_minutes": 5,
-                "use_fp16": False, "use_bf16": False, "rnn_mode": "fused", "seed": 1,
-                "init_from": ""}
-    return types.SimpleNamespace(**{**defaults, **others})
-
-
 class Killed(Exception):
     """Ends a run as SIGKILL would: nothing is saved."""
 

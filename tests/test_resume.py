@@ -16,6 +16,7 @@ from conftest import ROOT, history_rows, newest_number, perplexities, points, tr
 
 import configs
 from ptb import run
+from ptb.saving import files
 
 FIELDS = {
     "num_layers": 2, "num_steps": 5, "hidden_size": 20, "init_scale": 0.2, "max_epoch": 2,
@@ -153,6 +154,17 @@ def test_disk_full_in_mid_run(text, unbroken, script, tmp_path, monkeypatch, cap
     train(SomeConfig, text, tmp_path)
     assert perplexities(capsys.readouterr().out).items() <= unbroken[1].items()
     models.assert_same(unbroken[0], models.last_saved(tmp_path))
+
+
+def test_start_reads_the_newest_checkpoint_once(text, tmp_path, monkeypatch):
+    """It is looked for before the corpus is read, and once more when the folder is locked."""
+    short = type("SomeConfig", (SomeConfig,), {"max_max_epoch": 1})
+    train(short, text, tmp_path)
+    read, really = [], files.sha256_of
+    monkeypatch.setattr(files, "sha256_of", lambda path: read.append(str(path)) or really(path))
+    train(short, text, tmp_path)
+    data = f"{tmp_path}/some/checkpoint-000002/model.ckpt.data-00000-of-00001"
+    assert read.count(data) == 1
 
 
 def test_finished_run_prints_its_results_and_how_to_go_on(
