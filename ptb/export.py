@@ -64,7 +64,8 @@ def write_saved_model(model, folder):
         with _whole(folder) as unfinished:
             builder = tf.saved_model.Builder(unfinished)
             builder.add_meta_graph_and_variables(
-                session, [tf.saved_model.SERVING], signatures, main_op=tf.tables_initializer()
+                session, [tf.saved_model.SERVING], signatures, main_op=tf.tables_initializer(),
+                clear_devices=True,  # Whoever serves it decides where it is computed.
             )
             builder.save()
 
@@ -129,71 +130,55 @@ def _build(vocabulary, config):
     ids = tf.range(len(vocabulary), dtype=tf.int64)
     unk = vocabulary.index(reader.UNK) if reader.UNK in vocabulary else -1
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, ids), unk)
-    size, vocab_size = config.hidden_size, config.vocab_size
-    # The initializer is never run, because the weights are fed in its place.
-    initializer = tf.zeros_initializer()
-    with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
-        cell = rnn.MultiRNNCell(
-            [rnn.BasicLSTMCell(size, forget_bias=0.0) for _ in range(config.num_layers)]
+    network = rnn.Network(config)
+    with tf.name_scope("next_words"):
+        text = tf.placeholder(tf.string, [None], "text")
+        top_k = tf.placeholder(tf.int32, [], "top_k")
+        # A prompt starts from `<eos>`, which it may have itself.
+        prompts = tf.strings.regex_replace(
+            _spaced_words(text), f"^( {reader.EOS})? ", f" {reader.EOS} "
         )
-        embedding = tf.get_variable("embedding", [vocab_size, size])
-        softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
-        softmax_b = tf.get_variable("softmax_b", [vocab_size])
+        inputs, is_word = _steps(prompts, table)
 
-        def read(inputs, state):
-            """Takes a word id of each row, [n], and a state; returns (output [n, size], state)."""
-            with tf.variable_scope("RNN"):
-                return cell(tf.nn.embedding_lookup(embedding, inputs), state)
+        def keep_last_output(previous, step):
+            output, state = network.step(step[0], previous[1])
+            return tf.where(step[1], output, previous[0]), state
 
-        with tf.name_scope("next_words"):
-            text = tf.placeholder(tf.string, [None], "text")
-            top_k = tf.placeholder(tf.int32, [], "top_k")
-            # A prompt starts from `<eos>`, which it may have itself.
-            prompts = tf.strings.regex_replace(
-                _spaced_words(text), f"^( {reader.EOS})? ", f" {reader.EOS} "
-            )
-            inputs, is_word = _steps(prompts, table)
+        zero_state = network.zero_state(tf.size(text))
+        output, _ = tf.foldl(
+            keep_last_output, (inputs, is_word), (zero_state[-1].h, zero_state)
+        )
+        logits = network.logits(output)
+        is_right = tf.debugging.assert_positive(top_k, message="top_k must be at least 1")
+        with tf.control_dependencies([is_right]):
+            k = tf.minimum(top_k, len(vocabulary))
+        # A checkpoint of the tutorial may have more rows than there are words.
+        probabilities, best = tf.nn.top_k(tf.nn.softmax(logits)[:, : len(vocabulary)], k)
+        next_words = _signature(
+            {"text": text, "top_k": top_k},
+            {"words": tf.gather(words, best), "probabilities": probabilities},
+        )
 
-            def keep_last_output(previous, step):
-                output, state = read(step[0], previous[1])
-                return tf.where(step[1], output, previous[0]), state
+    with tf.name_scope("log_prob"):
+        text = tf.placeholder(tf.string, [None], "text")
+        # A sentence is closed by one `<eos>`, which it may have itself.
+        sentences = tf.strings.regex_replace(
+            _spaced_words(text), f"( {reader.EOS})? $", f" {reader.EOS} "
+        )
+        inputs, is_word = _steps(tf.strings.join([f" {reader.EOS}", sentences]), table)
 
-            zero_state = cell.zero_state(tf.size(text), tf.float32)
-            output, _ = tf.foldl(
-                keep_last_output, (inputs, is_word), (zero_state[-1].h, zero_state)
-            )
-            logits = rnn.softmax_logits(output, softmax_w, softmax_b)
-            is_right = tf.debugging.assert_positive(top_k, message="top_k must be at least 1")
-            with tf.control_dependencies([is_right]):
-                k = tf.minimum(top_k, len(vocabulary))
-            # A checkpoint of the tutorial may have more rows than there are words.
-            probabilities, best = tf.nn.top_k(tf.nn.softmax(logits)[:, : len(vocabulary)], k)
-            next_words = _signature(
-                {"text": text, "top_k": top_k},
-                {"words": tf.gather(words, best), "probabilities": probabilities},
-            )
+        def add_log_prob(previous, step):
+            output, state = network.step(step[0], previous[1])
+            loss = network.loss(output, step[1], fast=False)
+            loss = tf.where(step[2], loss, tf.zeros_like(loss))
+            return previous[0] - tf.cast(loss, tf.float64), state
 
-        with tf.name_scope("log_prob"):
-            text = tf.placeholder(tf.string, [None], "text")
-            # A sentence is closed by one `<eos>`, which it may have itself.
-            sentences = tf.strings.regex_replace(
-                _spaced_words(text), f"( {reader.EOS})? $", f" {reader.EOS} "
-            )
-            inputs, is_word = _steps(tf.strings.join([f" {reader.EOS}", sentences]), table)
-
-            def add_log_prob(previous, step):
-                output, state = read(step[0], previous[1])
-                logits = rnn.Logits(output, softmax_w, softmax_b, softmax_w.dtype)
-                loss = rnn.sequence_loss_by_example(logits, step[1], fast=False)
-                loss = tf.where(step[2], loss, tf.zeros_like(loss))
-                return previous[0] - tf.cast(loss, tf.float64), state
-
-            zero_state = cell.zero_state(tf.size(text), tf.float32)
-            log_prob, _ = tf.foldl(
-                add_log_prob, (inputs[:-1], inputs[1:], is_word[1:]),
-                (tf.zeros([tf.size(text)], tf.float64), zero_state),
-            )
-            log_prob = _signature({"text": text}, {"log_prob": log_prob})
+        zero_state = network.zero_state(tf.size(text))
+        log_prob, _ = tf.foldl(
+            add_log_prob, (inputs[:-1], inputs[1:], is_word[1:]),
+            (tf.zeros([tf.size(text)], tf.float64), zero_state),
+        )
+        log_prob = _signature({"text": text}, {"log_prob": log_prob})
     default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
     return {default: next_words, "next_words": next_words, "log_prob": log_prob}
 

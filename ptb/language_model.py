@@ -131,14 +131,13 @@ class LanguageModel:
         self._ids = {word: i for i, word in enumerate(vocabulary)}
         self._unk = self._ids.get(reader.UNK)
         self.config = types.SimpleNamespace(**config)
-        self._product_type = tf.as_dtype(number_type)
-        self._data_type = tf.as_dtype(rnn.state_type(number_type))
+        self._network = rnn.Network(self.config, number_type)
         self._graph = tf.Graph()
         with self._graph.as_default():
-            self._one_word = self._network(batch_size=1, num_steps=1)
-            self._one_line = self._network(batch_size=1, num_steps=WORDS_A_STEP)
-            self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
-            self._text = self._network(self.config.batch_size, self.config.num_steps)
+            self._one_word = self._on_input(batch_size=1, num_steps=1)
+            self._one_line = self._on_input(batch_size=1, num_steps=WORDS_A_STEP)
+            self._lines = self._on_input(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
+            self._text = self._on_input(self.config.batch_size, self.config.num_steps)
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
             self._opened = tf.Session(config=session_config())
@@ -161,50 +160,24 @@ class LanguageModel:
         refuse_forked()
         return self._opened
 
-    def _network(self, batch_size, num_steps):
-        """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
-        config = self.config
-        size, vocab_size = config.hidden_size, config.vocab_size
+    def _on_input(self, batch_size, num_steps):
+        """Returns a model as text_losses wants it, and its logits [n, vocab_size]."""
         input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
-        # No initializer is ever run here. TensorFlow's default one is not taken because it demands
-        # a seed in a process that trains deterministically.
-        initializer = tf.zeros_initializer()
-        with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
-            cell, initial_state, inputs = self._lstm(input_.input_data, batch_size)
-            with tf.variable_scope("RNN"):
-                outputs, state = cell.unroll(inputs, initial_state)
-            output = tf.reshape(outputs, [-1, size])
-            softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
-            softmax_w = tf.cast(softmax_w, self._product_type)
-            softmax_b = tf.get_variable("softmax_b", [vocab_size])
-            logits = rnn.Logits(output, softmax_w, softmax_b, self._product_type)
-            return types.SimpleNamespace(
-                input=input_, initial_state=initial_state, final_state=state,
-                logits=rnn.softmax_logits(output, softmax_w, softmax_b),
-                loss=rnn.sequence_loss_by_example(logits, input_.targets, fast=True),
-            )
-
-    def _lstm(self, ids, batch_size):
-        """Returns the LSTM's cell, its zero state, and the embedded words of a tensor of ids."""
-        config = self.config
-        size = config.hidden_size
-        cell = rnn.MultiRNNCell(
-            [rnn.BasicLSTMCell(size, 0.0, self._product_type) for _ in range(config.num_layers)]
+        initial_state = self._network.zero_state(batch_size)
+        output, final_state = self._network.unroll(input_.input_data, initial_state)
+        return types.SimpleNamespace(
+            input=input_, initial_state=initial_state, final_state=final_state,
+            logits=self._network.logits(output),
+            loss=self._network.loss(output, input_.targets, fast=True),
         )
-        initial_state = cell.zero_state(batch_size, self._data_type)
-        with tf.device("/cpu:0"):
-            embedding = tf.get_variable("embedding", [config.vocab_size, size])
-            inputs = tf.nn.embedding_lookup(embedding, ids)
-        return cell, initial_state, tf.cast(inputs, self._data_type)
 
     @functools.cached_property
     def _one_step(self):
         """The LSTM at one time step, for any number of rows; only who looks inside needs it."""
-        with self._graph.as_default(), tf.variable_scope("Model", reuse=True):
+        with self._graph.as_default():
             ids = tf.placeholder(tf.int32, [None], "ids")
-            cell, initial_state, inputs = self._lstm(ids, tf.shape(ids)[0])
-            with tf.variable_scope("RNN"):
-                _, gates = cell.gates(inputs, initial_state)
+            initial_state = self._network.zero_state(tf.shape(ids)[0])
+            _, gates = self._network.gates(ids, initial_state)
         return types.SimpleNamespace(ids=ids, initial_state=initial_state, gates=gates)
 
     def next_words(self, prompt, top_k=10):

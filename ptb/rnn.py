@@ -259,6 +259,82 @@ def sequence_loss_by_example(logits, targets, fast):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
 
+class Network:
+    """The network of a trained model, for whoever asks it; lstm.PTBModel has its own, to train it.
+
+    Its variables have the names and shapes of PTBModel's. They are made when they are first used;
+    whoever uses them gives them their values, as no initializer is ever run.
+
+    Args:
+      config: an object with num_layers, hidden_size and vocab_size.
+      number_type: the run's; see the function number_type.
+    """
+
+    def __init__(self, config, number_type="float32"):
+        self._config = config
+        self._product_type = tf.as_dtype(number_type)
+        self._data_type = tf.as_dtype(state_type(number_type))
+        self._cell = MultiRNNCell([
+            BasicLSTMCell(config.hidden_size, forget_bias=0.0, product_type=self._product_type)
+            for _ in range(config.num_layers)
+        ])
+
+    def zero_state(self, batch_size):
+        """Returns the state before the first word."""
+        return self._cell.zero_state(batch_size, self._data_type)
+
+    def unroll(self, ids, state):
+        """Takes ids [batch_size, num_steps] and a state; returns (output, state), the fast way.
+
+        The output has a row for each word, [batch_size * num_steps, size].
+        """
+        outputs, state = self._run(self._cell.unroll, ids, state)
+        return tf.reshape(outputs, [-1, self._config.hidden_size]), state
+
+    def step(self, ids, state):
+        """Takes ids [n] and a state; returns (output [n, size], state)."""
+        return self._run(self._cell, ids, state)
+
+    def gates(self, ids, state):
+        """Takes ids [n] and a state; returns (output [n, size], each layer's Gates)."""
+        return self._run(self._cell.gates, ids, state)
+
+    def logits(self, output):
+        """Returns the float32 logits [n, vocab_size] of the next word, given output [n, size]."""
+        output, softmax_w, softmax_b, product_type = self._logits(output)
+        return softmax_logits(output, tf.cast(softmax_w, product_type), softmax_b)
+
+    def loss(self, output, targets, fast):
+        """Returns the loss of targets, given output [n, size]; see sequence_loss_by_example."""
+        return sequence_loss_by_example(self._logits(output), targets, fast)
+
+    def _run(self, function, ids, state):
+        """Calls a function of the cell on the embedded ids and a state."""
+        config = self._config
+        with self._scope():
+            with tf.device("/cpu:0"):
+                embedding = tf.get_variable("embedding", [config.vocab_size, config.hidden_size])
+                inputs = tf.nn.embedding_lookup(embedding, ids)
+            with tf.variable_scope("RNN"):
+                return function(tf.cast(inputs, self._data_type), state)
+
+    def _logits(self, output):
+        """Returns the Logits of output [n, size]."""
+        size, vocab_size = self._config.hidden_size, self._config.vocab_size
+        with self._scope():
+            softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
+            softmax_b = tf.get_variable("softmax_b", [vocab_size])
+        return Logits(output, softmax_w, softmax_b, self._product_type)
+
+    def _scope(self):
+        """Returns the variables' scope.
+
+        TensorFlow's default initializer would demand a seed in a process that trains
+        deterministically, although it is not run.
+        """
+        return tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=tf.zeros_initializer())
+
+
 def random_uniform_initializer(minval, maxval):
     """Returns an initializer that draws from [minval, maxval), other numbers for each variable.
 

@@ -16,7 +16,7 @@ import numpy_lstm
 import pytest
 from conftest import ROOT
 
-from ptb import language_model, reader
+from ptb import language_model, reader, rnn
 from ptb.language_model import LanguageModel
 from ptb.saving import checkpoint
 from ptb.terminal.errors import UserError
@@ -125,20 +125,36 @@ def test_forked_process_is_told(ask, trained):
         model.next_words("w1")
 
 
-@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
-def test_asks_for_the_variables_that_a_ptb_model_makes(rnn_mode, model, flags):
-    """Their names, shapes and order; the two are assembled in two places."""
+@pytest.mark.parametrize("rnn_mode, number_type", [
+    ("basic", "float32"), ("fused", "float32"), ("fused", "float16"), ("fused", "bfloat16"),
+])
+def test_network_is_that_of_a_ptb_model(rnn_mode, number_type, flags):
+    """Names, shapes, types and order of the variables, and the numbers that come from them."""
 
     def variables():
         return [(v.op.name, v.shape.as_list(), v.dtype) for v in tf.trainable_variables()]
 
     flags.rnn_mode = rnn_mode
+    flags.use_fp16, flags.use_bf16 = number_type == "float16", number_type == "bfloat16"
     config = models.TinyConfig()
-    config.vocab_size = len(model.vocabulary)
-    with models.built(config, [0] * 100):
-        expected = variables()
-    with model._graph.as_default():
-        assert variables() == expected
+    x, y = RNG.integers(0, 30, [2, config.batch_size, config.num_steps], dtype=np.int32)
+    with models.built(config, [0] * 100) as (session, *_, model):
+        models.randomize(session, 0.8)
+        made, values = variables(), models.variables(session)
+        expected = session.run(
+            [model.loss, model.final_state], {model.input.input_data: x, model.input.targets: y}
+        )
+    with tf.Graph().as_default(), tf.Session() as session:
+        network = rnn.Network(config, number_type)
+        output, state = network.unroll(tf.constant(x), network.zero_state(config.batch_size))
+        loss = network.loss(output, tf.constant(y), fast=rnn_mode == "fused")
+        assert variables() == made
+        models.load(session, values)
+        found = session.run([loss, state])
+    for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert ours.dtype == theirs.dtype
+        tolerance = 1e-6 if rnn_mode == "basic" else 0
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 def test_loads_in_a_process_that_trained(trained):
@@ -474,14 +490,14 @@ def test_checkpoint_that_the_run_removes_meanwhile(trained, tmp_path, monkeypatc
 def test_checkpoint_may_go_when_it_has_been_found(trained, tmp_path, monkeypatch):
     """All of it is read by the time the network is built, which takes seconds."""
     folder = shutil.copytree(trained, tmp_path / "run")
-    network = LanguageModel._network
+    network = rnn.Network
 
     def slowly(*args, **kwargs):
         shutil.rmtree(folder, ignore_errors=True)
         return network(*args, **kwargs)
 
     expected = LanguageModel.load(str(folder)).next_words("w1")
-    monkeypatch.setattr(LanguageModel, "_network", slowly)
+    monkeypatch.setattr(rnn, "Network", slowly)
     assert LanguageModel.load(str(folder)).next_words("w1") == expected
 
 
