@@ -12,6 +12,7 @@ gensim and many others, the projector's files by TensorBoard.
 """
 
 import contextlib
+import functools
 import gzip
 import os
 import sys
@@ -57,7 +58,7 @@ def write_saved_model(model, folder):
     weights = model.weights()
     folder = _new_folder(folder)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
-        signatures = _build(model.vocabulary, model.config)
+        signatures = _build(model.vocabulary, model.configs)
         variables = tf.trainable_variables()
         values = {variable.initial_value: weights[variable.op.name] for variable in variables}
         session.run([variable.initializer for variable in variables], values)
@@ -124,13 +125,17 @@ def write_projector(model, folder, matrix="softmax_w"):
                   'metadata_path: "metadata.tsv" }', file=file)
 
 
-def _build(vocabulary, config):
-    """Builds the model that is served in the default graph; returns {name: its signature}."""
+def _build(vocabulary, configs):
+    """Builds the model that is served in the default graph; returns {name: its signature}.
+
+    Args:
+      vocabulary, configs: those of the LanguageModel.
+    """
     words = tf.constant(vocabulary)
     ids = tf.range(len(vocabulary), dtype=tf.int64)
     unk = vocabulary.index(reader.UNK) if reader.UNK in vocabulary else -1
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, ids), unk)
-    network = rnn.Network(config)
+    network = rnn.average([rnn.Network(config, scope=scope) for scope, config in configs.items()])
     with tf.name_scope("next_words"):
         text = tf.placeholder(tf.string, [None], "text")
         top_k = tf.placeholder(tf.int32, [], "top_k")
@@ -140,20 +145,18 @@ def _build(vocabulary, config):
         )
         inputs, is_word = _steps(prompts, table)
 
-        def keep_last_output(previous, step):
-            output, state = network.step(step[0], previous[1])
-            return tf.where(step[1], output, previous[0]), state
+        def read_word(state, step):
+            read = network.step(step[0], state)
+            return tf.nest.map_structure(functools.partial(tf.where, step[1]), read, state)
 
-        zero_state = network.zero_state(tf.size(text))
-        output, _ = tf.foldl(
-            keep_last_output, (inputs, is_word), (zero_state[-1].h, zero_state)
-        )
-        logits = network.logits(output)
+        state = tf.foldl(read_word, (inputs, is_word), network.zero_state(tf.size(text)))
+        probabilities = tf.nn.softmax(network.logits(network.output(state)))
         is_right = tf.debugging.assert_positive(top_k, message="top_k must be at least 1")
         with tf.control_dependencies([is_right]):
             k = tf.minimum(top_k, len(vocabulary))
         # A checkpoint of the tutorial may have more rows than there are words.
-        probabilities, best = tf.nn.top_k(tf.nn.softmax(logits)[:, : len(vocabulary)], k)
+        probabilities, best = tf.nn.top_k(probabilities[:, : len(vocabulary)], k)
+        probabilities = tf.cast(probabilities, tf.float32)
         next_words = _signature(
             {"text": text, "top_k": top_k},
             {"words": tf.gather(words, best), "probabilities": probabilities},
@@ -168,8 +171,8 @@ def _build(vocabulary, config):
         inputs, is_word = _steps(tf.strings.join([f" {reader.EOS}", sentences]), table)
 
         def add_log_prob(previous, step):
-            output, state = network.step(step[0], previous[1])
-            loss = network.loss(output, step[1], fast=False)
+            state = network.step(step[0], previous[1])
+            loss = network.loss(network.output(state), step[1], fast=False)
             loss = tf.where(step[2], loss, tf.zeros_like(loss))
             return previous[0] - tf.cast(loss, tf.float64), state
 
@@ -303,7 +306,7 @@ def _parser():
     saved_model.add_argument("folder", help="the folder to write; it must be new or empty")
 
     vectors = parser.command(_vectors, "Writes the words' vectors in word2vec's text format.")
-    vectors.add_model()
+    vectors.add_model(of_one=True)
     vectors.add_argument("file", nargs="?", help="the file to write: .gz is gzip, - is stdout")
     vectors.add_argument("--projector", metavar="FOLDER",
                          help="a folder to write for TensorBoard's projector; new or empty")

@@ -583,7 +583,7 @@ def _parser():
     curves.add_argument("runs", nargs="+", metavar="run", help="a run's folder")
 
     gates = command(_gates, "Draws what the units compute at each word of a sentence.", "gates.png")
-    gates.add_model()
+    gates.add_model(of_one=True)
     gates.add_argument("--prompt", required=True, help=f"the sentence, of up to {MOST_WORDS} words")
     gates.add_argument("--layer", type=int, help="draw this layer only; 1 reads the words")
     gates.add_argument("--units", type=_unit_numbers, metavar="N,N,…",
@@ -591,7 +591,7 @@ def _parser():
 
     units = command(_units, "Finds the ten units that follow the place in a line best, draws one.",
                     "units.png")
-    units.add_model()
+    units.add_model(of_one=True)
     units.add_argument("--text", required=True, help="a text file, or - for stdin")
     units.add_argument("--by", choices=EXPLANATIONS, help="compare with this one only (all three)")
     return parser

@@ -10,6 +10,9 @@ cast back at once.
 """
 
 import collections
+import functools
+
+import numpy as np
 
 from ptb import cluster, fused, gpu
 from ptb.terminal.quiet import tf
@@ -268,10 +271,12 @@ class Network:
     Args:
       config: an object with num_layers, hidden_size and vocab_size.
       number_type: the run's; see the function number_type.
+      scope: the name of the variables' scope; PTBModel's is "Model".
     """
 
-    def __init__(self, config, number_type="float32"):
+    def __init__(self, config, number_type="float32", scope="Model"):
         self._config = config
+        self._scope_name = scope
         self._product_type = tf.as_dtype(number_type)
         self._data_type = tf.as_dtype(state_type(number_type))
         self._cell = MultiRNNCell([
@@ -292,8 +297,12 @@ class Network:
         return tf.reshape(outputs, [-1, self._config.hidden_size]), state
 
     def step(self, ids, state):
-        """Takes ids [n] and a state; returns (output [n, size], state)."""
-        return self._run(self._cell, ids, state)
+        """Takes ids [n] and a state; returns the state after them."""
+        return self._run(self._cell, ids, state)[1]
+
+    def output(self, state):
+        """Returns the output [n, size] of the step that led to a state."""
+        return state[-1].h
 
     def gates(self, ids, state):
         """Takes ids [n] and a state; returns (output [n, size], each layer's Gates)."""
@@ -332,7 +341,75 @@ class Network:
         TensorFlow's default initializer would demand a seed in a process that trains
         deterministically, although it is not run.
         """
-        return tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=tf.zeros_initializer())
+        initializer = tf.zeros_initializer()
+        return tf.variable_scope(self._scope_name, reuse=tf.AUTO_REUSE, initializer=initializer)
+
+
+class Average:
+    """Several networks that answer as one: with the mean of their probabilities of each word.
+
+    What a Network takes and returns as a state or an output is a tuple here, with that of each.
+
+    Args:
+      networks: Networks with a scope each. They have the same words; some may have more rows than
+        words.
+    """
+
+    def __init__(self, networks):
+        self._networks = networks
+
+    def zero_state(self, batch_size):
+        """Returns the state before the first word."""
+        return tuple(network.zero_state(batch_size) for network in self._networks)
+
+    def unroll(self, ids, state):
+        """Takes ids [batch_size, num_steps] and a state; returns (output, state), the fast way."""
+        found = [network.unroll(ids, its) for network, its in self._with(state)]
+        return tuple(zip(*found))
+
+    def step(self, ids, state):
+        """Takes ids [n] and a state; returns the state after them."""
+        return tuple(network.step(ids, its) for network, its in self._with(state))
+
+    def output(self, state):
+        """Returns the output of the step that led to a state."""
+        return tuple(network.output(its) for network, its in self._with(state))
+
+    def logits(self, output):
+        """Returns float64 logits [n, the most rows], whose softmax is the mean probability."""
+        logits = [tf.cast(network.logits(its), tf.float64) for network, its in self._with(output)]
+        rows = max(its.shape[1] for its in logits)
+        return log_of_mean([
+            tf.pad(tf.nn.log_softmax(its), [[0, 0], [0, rows - its.shape[1]]],
+                   constant_values=-np.inf)  # a row that this network lacks: a probability of 0
+            for its in logits
+        ])
+
+    def loss(self, output, targets, fast):
+        """Returns the negative log of the mean probability (nats) of each target: float64 [n]."""
+        losses = [network.loss(its, targets, fast) for network, its in self._with(output)]
+        return -log_of_mean([-tf.cast(its, tf.float64) for its in losses])
+
+    def _with(self, parts):
+        """Returns each network with its part of a state or an output."""
+        return zip(self._networks, parts, strict=True)
+
+
+def average(networks):
+    """Returns the one network of a list, or the Average of several."""
+    return networks[0] if len(networks) == 1 else Average(networks)
+
+
+def log_of_mean(log_probs):
+    """Returns the logarithm of the mean of probabilities, given the list of their logarithms.
+
+    Only how much less likely a word is than in the most confident network is ever taken out of the
+    logarithm, so that nothing becomes 0 that is not negligible. The mean of equal numbers is
+    exactly that number.
+    """
+    largest = functools.reduce(tf.maximum, log_probs)
+    shares = [tf.exp(log_prob - largest) for log_prob in log_probs]
+    return largest + tf.log(tf.add_n(shares) / len(shares))
 
 
 def random_uniform_initializer(minval, maxval):

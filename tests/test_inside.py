@@ -353,6 +353,8 @@ def test_text_that_is_longer_than_a_picture():
     (["gates", "{run}", "--prompt", "w1", "--layer", "3"], "3 is not there; the model has 1 to 2"),
     (["gates", "{run}", "--prompt", "w1", "--layer", "0"], "--layer 0 is not there"),
     (["gates", "{run}", "--prompt", "w1", "--layer", "x"], "invalid int value"),
+    (["gates", "{run}", "--prompt", "w1", "--average_with", "{run}"], "asked of one model"),
+    (["units", "{run}", "--text", "{empty}", "--average_with", "{run}"], "asked of one model"),
     (["gates", "{none}", "--prompt", "w1"], "none: no trained model there"),
     (["gates", "{damaged}", "--prompt", "w1"], "is damaged"),
     (["gates", "{run}", "--prompt", "w1", "--output", "{none}/a.png"], "none/a.png: No such file"),
