@@ -137,10 +137,11 @@ class LanguageModel:
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
             self._opened = tf.Session(config=session_config())
-            for scope, model in zip(scopes, models):
-                for name, value in model.values.items():
-                    variable = self._variables[name.replace("Model", scope, 1)]
-                    checkpoint.assign(self._session, variable, value)
+            # One step sets all: each kind of step has TensorFlow go through the whole graph.
+            self._session.run([variable.initializer for variable in variables], {
+                self._variables[name.replace("Model", scope, 1)].initial_value: value
+                for scope, model in zip(scopes, models) for name, value in model.values.items()
+            })
 
     def __enter__(self):
         return self
