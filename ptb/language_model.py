@@ -72,15 +72,14 @@ class LanguageModel:
         model.log_prob("the company said it will sell the unit")
         print(model.generate("the company said", words=50, seed=3))
         model.similar_words("company")
+        LanguageModel.load(["Out/a/small", "Out/b/small"]).log_prob("the company said")
 
     A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
     Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are. In a
     vocabulary without `<unk>`, which a checkpoint of the tutorial may have, they are a UserError.
 
-    Of several models it answers with the mean of their probabilities of each next word: the mean of
-    a model and itself is that model, whose text is scored with the same numbers to the last bit. A
-    model that is named twice counts twice. What only one model has, such as the vectors of the
-    words, is a UserError.
+    Of several models it answers with the mean of their probabilities of each next word; one that is
+    named twice counts twice. What only one model has, such as the words' vectors, is a UserError.
 
     TensorFlow cannot be forked: another process needs a model of its own, and has to be started
     with multiprocessing's method "spawn"; in a forked one every question is a UserError.
@@ -188,7 +187,7 @@ class LanguageModel:
         with self._graph.as_default():
             ids = tf.placeholder(tf.int32, [None], "ids")
             initial_state = self._network.zero_state(tf.shape(ids)[0])
-            _, gates = self._network.gates(ids, initial_state)
+            gates = self._network.gates(ids, initial_state)
         return types.SimpleNamespace(ids=ids, initial_state=initial_state, gates=gates)
 
     def next_words(self, prompt, top_k=10):

@@ -1,4 +1,4 @@
-"""The network's pieces: LSTM cells, dropout, softmax, and the weights they start with.
+"""The network: LSTM cells, dropout, softmax, first weights; and all of it, for a trained model.
 
 The cells follow Zaremba et al. 2014, "Recurrent Neural Network Regularization" (arXiv 1409.2329),
 in the form of TensorFlow 1.x's `BasicLSTMCell`: the same names, shapes and gate order, so that its
@@ -305,8 +305,8 @@ class Network:
         return state[-1].h
 
     def gates(self, ids, state):
-        """Takes ids [n] and a state; returns (output [n, size], each layer's Gates)."""
-        return self._run(self._cell.gates, ids, state)
+        """Takes ids [n] and a state; returns each layer's Gates."""
+        return self._run(self._cell.gates, ids, state)[1]
 
     def logits(self, output):
         """Returns the float32 logits [n, vocab_size] of the next word, given output [n, size]."""
@@ -403,9 +403,8 @@ def average(networks):
 def log_of_mean(log_probs):
     """Returns the logarithm of the mean of probabilities, given the list of their logarithms.
 
-    Only how much less likely a word is than in the most confident network is ever taken out of the
-    logarithm, so that nothing becomes 0 that is not negligible. The mean of equal numbers is
-    exactly that number.
+    They are compared with the largest of them before they leave the logarithm, so that all of them
+    may be too small for a float64. The mean of equal numbers is exactly that number.
     """
     largest = functools.reduce(tf.maximum, log_probs)
     shares = [tf.exp(log_prob - largest) for log_prob in log_probs]
