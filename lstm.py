@@ -10,7 +10,8 @@ The model is that of Zaremba, Sutskever and Vinyals, "Recurrent Neural Network R
 
     python lstm.py --config small
 
-Names and order are those of the article; where something differs, a comment says why.
+Names and order are those of the article; where something differs, a comment says why. A table of
+the article's statements, in Chinese, is in ptb/docs/README.zh-CN.md.
 """
 
 import time
@@ -38,7 +39,7 @@ flags.DEFINE_bool("use_fp16", False, "Whether to compute in 16-bit floats instea
 # The article has only these two. Ours are for what it fixes in its text, or lacks:
 flags.DEFINE_string("config", "small", "What to train: small, medium, large, tst, or your own.")
 flags.DEFINE_string("data_path", "simple-examples/data", "The folder of the corpus.")
-flags.DEFINE_bool("use_bf16", False, "Whether matrix products take 16-bit factors, for speed.")
+flags.DEFINE_bool("use_bf16", False, "Whether matrix products take 16-bit operands, for speed.")
 flags.DEFINE_enum("rnn_mode", "fused", ["fused", "basic"], "How to compute: fast, or in a loop.")
 flags.DEFINE_string("init_from", "", "A run or checkpoint from whose weights a new run starts.")
 flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is moved aside.")
@@ -101,8 +102,8 @@ class PTBModel:
 
         with tf.device("/cpu:0"):
             # Row i of the embedding is a vector for word i, which is learned as all the rest is. It
-            # is only looked up, for which the processor is enough. The cast is for --use_fp16,
-            # which the article defines and does not use.
+            # is only looked up, for which the processor (cpu) is enough. The cast is for
+            # --use_fp16, which the article defines and does not use.
             embedding = tf.get_variable("embedding", [vocab_size, size], dtype=tf.float32)
             inputs = tf.cast(tf.nn.embedding_lookup(embedding, input_.input_data), data_type())
 
@@ -125,16 +126,16 @@ class PTBModel:
             else:
                 # The fast mode computes a whole layer in one call, with the same numbers.
                 outputs, state = cell.unroll(inputs, state)
-        output = tf.reshape(outputs, [-1, size])
+        output = tf.reshape(outputs, [-1, size])  # a row for each word of the batch
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # matmul(output, softmax_w) + softmax_b, as in the article, but computed together with the
-        # loss in the fast mode. The loss is that of tf.contrib.legacy_seq2seq for weights of 1.
+        # These stand for matmul(output, softmax_w) + softmax_b, the article's logits, which the fast
+        # mode computes together with the loss: that of tf.contrib.legacy_seq2seq, weights of 1.
         logits = rnn.Logits(output, softmax_w, softmax_b, product_type)
         self.loss = loss = rnn.sequence_loss_by_example(
             logits, input_.targets, fast=FLAGS.rnn_mode == "fused")
-        # Several workers have some rows each: the cost, and below the gradients, are averages.
+        # The sum over the words of a row, averaged over the rows: also those of other workers.
         self._cost = cost = cluster.average(tf.reduce_sum(loss) / batch_size)
         self._final_state = state
 
@@ -146,7 +147,7 @@ class PTBModel:
         # Now and then gradients explode: where the norm of all is above max_grad_norm, they are
         # scaled down together.
         grads, _ = tf.clip_by_global_norm(
-            cluster.average(tf.gradients(cost, tvars)), config.max_grad_norm)
+            cluster.add_up(tf.gradients(cost, tvars)), config.max_grad_norm)
         optimizer = tf.train.GradientDescentOptimizer(self._lr)
         self._train_op = optimizer.apply_gradients(
             zip(grads, tvars), global_step=tf.train.get_or_create_global_step())
@@ -277,7 +278,7 @@ def train(this_run, config, raw_data):
                 mtst = PTBModel(is_training=False, config=eval_config, input_=test_input)
 
         sv = run.Supervisor()  # It is tf.train.Supervisor, without services in the background.
-        with sv.managed_session() as session, this_run.going_on(session, sv, m, mvalid) as training:
+        with sv.managed_session() as session, this_run.going_on(session, m, mvalid) as training:
             # A run that goes on has less than the article's range(config.max_max_epoch) left.
             for i in training.epochs_left():
                 # After max_epoch epochs the rate falls: large steps first, then ever finer ones.
@@ -303,4 +304,4 @@ def train(this_run, config, raw_data):
 __all__ = [name for name in dir() if name != "main" and name[0] != "_"]
 
 if __name__ == "__main__":
-    command_line.run(main)  # As tf.app.run, which would ignore flags that it does not know.
+    command_line.run(main)  # As tf.app.run(), which would ignore flags that it does not know.

@@ -2,8 +2,8 @@
 
 Row r of a batch goes through one contiguous slice of the text. So a worker that has some of the
 rows is an ordinary run on a slice of the text, with a smaller batch. In every step the workers
-average their costs and gradients by TensorFlow's collective operations (between GPUs these use
-NCCL), and then make the same update: all keep the same weights, bit for bit.
+add up their gradients by TensorFlow's collective operations (between GPUs these use NCCL), and then
+make the same update: all keep the same weights, bit for bit.
 
 TF_CONFIG in the environment, in TensorFlow's standard form, says who the workers are and which one
 this process is; without it a process is alone, and nothing here changes anything.
@@ -15,7 +15,7 @@ Worker 0 alone reads and writes the run's folder, and tells the others what it f
 opens a port on every network of the machine and does what it is asked there, without a password:
 use a network that only you can reach.
 
-On one machine this module starts the workers, each on its share of the cores or its own GPU:
+On one machine ptb/launcher.py starts them all:
 
     python -m ptb.cluster --trusted_network --workers 4 lstm.py --config small
 """
@@ -30,20 +30,18 @@ import json
 import math
 import os
 import pathlib
-import random
 import re
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 import numpy as np
 
+from ptb import launcher
 from ptb.terminal import command_line
-from ptb.terminal.errors import STOP_SIGNALS, UserError
-from ptb.terminal.progress import Line, counted
+from ptb.terminal.errors import UserError
+from ptb.terminal.progress import Line
 from ptb.terminal.quiet import session_config, tf
 
 READY, BUSY, FAILED = range(3)  # what a worker says of itself before each message
@@ -52,8 +50,6 @@ LOOK = 2.0  # seconds between two looks at whether the other workers are there
 CONNECT = 2.0  # seconds in which a worker that is there takes a connection
 ROUND = 1.0  # seconds after which a busy worker says once more that it is there
 LINGER = 1.0  # seconds for which a worker that ends still answers the others
-GRACE = 30  # seconds that the launcher gives the others to end when one worker has failed
-LAUNCHED = "PTB_LAUNCHED"  # set in the environment of workers whose stdin the launcher holds open
 JOBS = ("chief", "master", "worker")  # in TF_CONFIG, in the order of their workers' numbers
 ADDRESS = re.compile(r"(\[[^]]+\]|[^:\s]+):\d+")
 REFUSED = "Connection refused"
@@ -64,7 +60,7 @@ _here = threading.local()  # Like TensorFlow's default graph, the worker is that
 
 
 def this_worker():
-    """Returns the Worker that this process is; it is Alone unless TF_CONFIG names others."""
+    """Returns the Worker that this process is; it is alone unless TF_CONFIG names others."""
     return getattr(_here, "worker", None) or Worker()
 
 
@@ -89,19 +85,31 @@ def own_part(config, *texts):
     return own, *(ids[first * row : last * row] for ids, row in zip(texts, lengths))
 
 
-def average(tensors):
-    """Returns the average over all workers of a tensor, or of each gradient in a list.
+def average(tensor):
+    """Returns the average over all workers of a tensor, of which each gives its own.
 
-    Of IndexedSlices those of all workers are put one after the other, as a single process has them:
-    one for each occurrence of a word. A gradient goes through as it is.
+    Its gradient with regard to the own tensor is one over the number of workers; add_up does the
+    rest.
     """
     worker = this_worker()
     if worker.number == 1:
-        return tensors
-    if isinstance(tensors, list):
-        return worker.averages(tensors)
-    value, = worker.averages([tensors])
-    return tf.custom_gradient(lambda _: (value, lambda d_value: d_value))(tensors)
+        return tensor
+
+    @tf.custom_gradient
+    def averaged(own):
+        value, = worker.add_up([own / worker.number])
+        return value, lambda d_value: d_value / worker.number
+
+    return averaged(tensor)
+
+
+def add_up(gradients):
+    """Returns the sums over all workers of gradients, of which each worker gives those of its rows.
+
+    Of IndexedSlices those of all workers are put one after the other, as a single process has them:
+    one for each occurrence of a word.
+    """
+    return this_worker().add_up(gradients)
 
 
 def in_turn(function):
@@ -131,6 +139,10 @@ class Worker:
 
     def watch(self, session):
         """To be told of a session in which this worker may wait for the others."""
+
+    def add_up(self, gradients):
+        """Returns the sums of gradients over all workers; see add_up."""
+        return gradients
 
     def compare(self, facts):
         """Raises UserError where the workers' facts {name: JSON value} differ."""
@@ -192,7 +204,6 @@ class Member(Worker):
         self._server = self._start_server()
         self.target = self._server.target
         self._wait_for_all()
-        self._busy = None  # the thread in which this worker does something that the others wait for
         self._waits = []  # of each session.run of now, how many seconds it takes already
         self._failure = None  # why this worker fails, which nobody may hear any more
         self.has_ended = threading.Event()
@@ -209,9 +220,10 @@ class Member(Worker):
         options.experimental.collective_nccl = True
         # Otherwise a session would wait for the others, and might compute on their devices.
         options.device_filters.append(f"/job:worker/task:{self.index}")
-        # While one thread saves, another has to say that this worker is there.
-        threads = int(os.environ.get("TF_NUM_INTEROP_THREADS") or _num_cores())
-        options.inter_op_parallelism_threads = max(threads, 2)
+        # On one core a second thread only takes turns with the first.
+        options.inter_op_parallelism_threads = int(
+            os.environ.get("TF_NUM_INTEROP_THREADS") or launcher.num_cores()
+        )
         options.rpc_options.num_channels_per_target = 4  # It saves some percent of a step.
         return options
 
@@ -219,8 +231,7 @@ class Member(Worker):
         run = session.run
 
         def watched(*args, **kwargs):
-            # A session that works while the others wait for it does not wait for them.
-            wait = [-math.inf if threading.get_ident() == self._busy else 0.0]
+            wait = [0.0]
             self._waits.append(wait)
             try:
                 return run(*args, **kwargs)
@@ -353,23 +364,21 @@ class Member(Worker):
         self._agreed_at, self._steps, self._next = time.perf_counter(), 0, steps[0]
         return max(signals) or None, bool(saves[0])
 
-    def averages(self, tensors):
-        """Returns the averages of tensors and IndexedSlices; see average."""
-        averages, done = [], []
-        for tensor in reversed(tensors):  # The backward pass has the last ones first.
-            if isinstance(tensor, tf.IndexedSlices):
-                values = self._gathered(tensor.values / self.number)
-                indices = self._gathered(tensor.indices)
-                averages.append(tf.IndexedSlices(values, indices, tensor.dense_shape))
+    def add_up(self, gradients):
+        sums, done = [], []
+        for gradient in reversed(gradients):  # The backward pass has the last ones first.
+            if isinstance(gradient, tf.IndexedSlices):
+                values, indices = self._gathered(gradient.values), self._gathered(gradient.indices)
+                sums.append(tf.IndexedSlices(values, indices, gradient.dense_shape))
                 continue
             # NCCL needs the same order everywhere.
             with tf.control_dependencies(done if tf.config.list_physical_devices("GPU") else []):
-                averages.append(tf.raw_ops.CollectiveReduce(
-                    input=tensor, merge_op="Add", final_op="Div", subdiv_offsets=[0],
+                sums.append(tf.raw_ops.CollectiveReduce(
+                    input=gradient, merge_op="Add", final_op="Id", subdiv_offsets=[0],
                     **self._collective(group=2),
                 ))
-            done = [averages[-1]]
-        return averages[::-1]
+            done = [sums[-1]]
+        return sums[::-1]
 
     def explain(self, error):
         """Returns the UserError for an OpError that comes from another worker; else None."""
@@ -512,7 +521,6 @@ class Member(Worker):
 
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             said = executor.submit(say)
-            self._busy = threading.get_ident()
             try:
                 result = function()
             except UserError as error:
@@ -521,7 +529,6 @@ class Member(Worker):
                 self.say_why(error)
                 raise
             finally:
-                self._busy = None
                 done.set()
         said.result()  # It raises what went wrong meanwhile.
         return result
@@ -557,8 +564,7 @@ def joining(tf_config, patience):
       UserError: TF_CONFIG makes no sense; or a worker is missing, has ended, or does not answer.
     """
     addresses, index = read_tf_config(tf_config)
-    if os.environ.get(LAUNCHED):
-        threading.Thread(target=_end_with_the_launcher, daemon=True).start()
+    launcher.end_with_it()
     if len(addresses) < 2:
         yield
         return
@@ -580,14 +586,6 @@ def joining(tf_config, patience):
         del _here.worker
         worker.has_ended.set()
         time.sleep(LINGER)
-
-
-def _end_with_the_launcher():
-    """Asks this process to stop when the launcher, which holds its stdin open, is gone."""
-    with contextlib.suppress(OSError):
-        while os.read(0, 1):
-            pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def read_tf_config(text):
@@ -660,171 +658,7 @@ def _checksums_of_code():
     }
 
 
-def launch(command, number):
-    """Starts a command as so many workers on this machine, and returns the worst exit status.
-
-    What worker 0 prints is shown as it is; what others write on stderr, and worker 0 does not, is
-    shown at the end. Signals are passed on to all workers. When one has failed, the others have
-    GRACE seconds to end as well; when this process is gone, they end by themselves.
-
-    Args:
-      command: the words after the name of Python.
-      number: how many workers there are.
-
-    Raises:
-      UserError: there are GPUs, but not enough of them.
-    """
-    addresses = free_addresses(number)
-    ports = ", ".join(address.split(":")[1] for address in addresses)
-    print(f"Each worker opens a port to every network of this machine: {ports}.")
-    processes, readers, written, before = [], [], [[] for _ in range(number)], {}
-    try:
-        for index, resources in enumerate(_shares(number)):
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            # Worker 0 shows its live line where this process is on a terminal.
-            on_terminal = index == 0 and sys.stderr.isatty() and hasattr(os, "openpty")
-            errors, into = os.openpty() if on_terminal else os.pipe()
-            processes.append(subprocess.Popen(
-                [sys.executable, *command],
-                env={**os.environ, **resources, "TF_CONFIG": json.dumps(task), LAUNCHED: "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL if index else None,
-                stderr=into,
-                start_new_session=True,  # A terminal's Ctrl-C then comes to this process alone.
-            ))
-            os.close(into)
-            readers.append(threading.Thread(target=_read, args=[errors, written[index], not index]))
-            readers[-1].start()
-        if threading.current_thread() is threading.main_thread():
-            for signum in STOP_SIGNALS:
-                if signal.getsignal(signum) not in (signal.SIG_IGN, None):
-                    before[signum] = signal.signal(signum, lambda n, _: _send(processes, n))
-        failed_at = math.inf
-        while any(process.poll() is None for process in processes):
-            time.sleep(0.05)
-            if any(process.returncode for process in processes):
-                failed_at = min(failed_at, time.monotonic())
-            if time.monotonic() - failed_at > GRACE:
-                _send(processes, getattr(signal, "SIGKILL", signal.SIGTERM))
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)  # A notebook goes on after this.
-        for process in processes:
-            process.stdin.close()
-    for reader in readers:
-        reader.join()
-    for index in range(1, number):
-        for line in written[index]:
-            if not any(line in earlier for earlier in written[:index]):
-                print(f"worker {index}: {line}", file=sys.stderr)
-    # A process that a signal ended has the status -signum in Python, and 128 + signum in a shell.
-    return max(128 - p.returncode if p.returncode < 0 else p.returncode for p in processes)
-
-
-def _send(processes, signum):
-    """Passes a signal on to the processes that still run."""
-    for process in processes:
-        # Windows sends Ctrl-C to every process of a terminal by itself, and has no other signals.
-        with contextlib.suppress(ValueError):
-            process.send_signal(signum)
-
-
-def _read(descriptor, lines, shown):
-    """Reads what a worker writes on stderr until it ends; shows it at once, if asked to.
-
-    Args:
-      descriptor: what it is read from.
-      lines: a list to which its lines are added.
-      shown: whether it is shown.
-    """
-    text = b""
-    with contextlib.suppress(OSError):  # A terminal whose other side is closed gives this error.
-        while part := os.read(descriptor, 1 << 16):
-            text = (text + part)[-1 << 16 :]  # A live line is written over and over again.
-            if shown:
-                sys.stderr.write(part.decode("utf-8", "backslashreplace"))
-                sys.stderr.flush()
-    os.close(descriptor)
-    lines += text.decode("utf-8", "backslashreplace").replace("\033[K", "").splitlines()
-
-
-def free_addresses(number):
-    """Returns so many addresses of this machine alone, with ports that are free now.
-
-    Their numbers are below those that systems give to outgoing connections, so that none of these
-    takes a port before its worker opens it.
-    """
-    ports = iter(random.SystemRandom().sample(range(1 << 14, 1 << 15), 1 << 14))
-    addresses = []
-    while len(addresses) < number:
-        host, port = "127.0.0.1", next(ports)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind((host, port))
-            addresses.append(f"{host}:{port}")
-    return addresses
-
-
-def _shares(number):
-    """Returns for each of so many workers the environment that gives it its share of the machine.
-
-    That is a GPU of its own, where there are GPUs, and an equal number of cores.
-    """
-    gpus = [str(k) for k in range(len(tf.config.list_physical_devices("GPU")))]
-    if gpus and len(gpus) < number:
-        raise UserError(
-            f"--workers {number}: there {'is' if len(gpus) == 1 else 'are'} "
-            f"{counted(len(gpus), 'GPU')}; start no more workers than that, or set "
-            "CUDA_VISIBLE_DEVICES= to use none"
-        )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if gpus and visible else gpus
-    threads = str(max(_num_cores() // number, 1))
-    return [
-        {
-            "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads,
-            **({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}),
-        }
-        for index in range(number)
-    ]
-
-
-def _num_cores():
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def main(argv=None):
-    """Starts the workers that the command line asks for; returns the exit status."""
-    parser = command_line.Parser(
-        prog="python -m ptb.cluster", add_help=True,
-        description="Starts workers on this machine, which train one model together: each on its "
-        "share of the cores,\nor a GPU of its own. For example:\n\n"
-        "  python -m ptb.cluster --trusted_network --workers 2 lstm.py --config small",
-    )
-    parser.add_argument(
-        "--trusted_network", action="store_true",
-        help="needed: it says that only people whom you trust can reach the ports of this machine",
-    )
-    parser.add_argument("--workers", type=int, required=True, help="how many workers to start")
-    parser.add_argument("command", nargs="...", help="what each of them runs: a script, its flags")
-    args = parser.parse_args(argv)
-    if args.workers < 1:
-        raise UserError(f"--workers is {args.workers}; the smallest possible is 1")
-    if not args.trusted_network:
-        raise UserError(
-            "each worker opens a port to every network of this machine, and whoever reaches it can "
-            "run anything here; where all who can are trusted, add --trusted_network"
-        )
-    if not args.command:
-        raise UserError("what are the workers to run? Such as lstm.py --config small")
-    if not os.path.isfile(args.command[0]):
-        raise UserError(f"{args.command[0]}: no such file")
-    return launch(args.command, args.workers)
-
-
 if __name__ == "__main__":
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("ptb.cluster"):
-        sys.exit(main())
+        sys.exit(launcher.main())

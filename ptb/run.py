@@ -292,7 +292,7 @@ class Run:
         return best and best.path
 
     @contextlib.contextmanager
-    def going_on(self, session, supervisor, model, valid_model):
+    def going_on(self, session, model, valid_model):
         """Yields the Training: the run goes on in a session, from its newest checkpoint.
 
         Within the block a signal, such as Ctrl-C, stops the run at the end of a step, and a cost
@@ -300,7 +300,6 @@ class Run:
 
         Args:
           session: a session in which all variables are initialized.
-          supervisor: the Supervisor, which has a saver of all variables.
           model: the PTBModel that is trained.
           valid_model: the PTBModel that is validated.
 
@@ -336,7 +335,7 @@ class Run:
                 ),
             )
             training = Training(
-                self, session, supervisor.saver, model, valid_model, events, display, stop_request
+                self, session, model, valid_model, events, display, stop_request
             )
             try:
                 yield training
@@ -457,12 +456,11 @@ class Training:
     """
 
     def __init__(
-        self, run, session, saver, model, valid_model, events, display, stop_request
+        self, run, session, model, valid_model, events, display, stop_request
     ):
         self.position = run.position
         self._run = run
         self._session = session
-        self._saver = saver
         self._input = model.input
         self._valid_input = valid_model.input
         self._events = events
@@ -590,21 +588,20 @@ class Training:
 
         Raises FloatingPointError where a weight is NaN or infinite; nothing is written then.
         """
-        names = [variable.op.name for variable in tf.trainable_variables()]
-        values = self._session.run(tf.trainable_variables())
+        values = self._session.run({v.op.name: v for v in tf.global_variables()})
         worker = cluster.this_worker()
-        worker.check(values)
-        for name, value in zip(names, values):
+        worker.check(values.values())
+        for name, value in values.items():
             if not np.isfinite(value).all():
                 raise FloatingPointError(f"{name} is not finite any more")
         state = worker.all_rows(position.state)
-        path = self._run.save(dataclasses.replace(position, state=state), self._save_variables)
+        path = self._run.save(
+            dataclasses.replace(position, state=state),
+            lambda path: checkpoint.write_variables(path, values),
+        )
         self.position = position
         self._saved_at = time.perf_counter()
         return path
-
-    def _save_variables(self, path):
-        self._saver.save(self._session, path, write_meta_graph=False, write_state=False)
 
 
 class Follower:

@@ -23,10 +23,10 @@ from test_run import history_rows
 
 import configs
 import lstm
-from ptb import cluster
+from ptb import cluster, launcher
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
-from ptb.terminal.quiet import tf
+from ptb.terminal.quiet import session_config, tf
 
 IDS = np.random.default_rng(1).integers(0, 30, 3000)
 FIELDS = {
@@ -58,7 +58,7 @@ def together(monkeypatch):
     monkeypatch.setattr(cluster, "LINGER", 0)
 
     def run(number, work, addresses=None, patience=60.0):
-        addresses = addresses or cluster.free_addresses(number)
+        addresses = addresses or launcher.free_addresses(number)
         results = [None] * number
 
         def be(index):
@@ -104,6 +104,10 @@ def trained(config, steps):
     (2, 0.6, "fused", 5, "use_fp16"),
     (3, 0.6, "fused", 5, ""), (3, 1.0, "basic", 5, ""),
     (4, 0.6, "fused", 0.05, ""), (4, 0.6, "basic", 5, ""),
+    *(pytest.param(*case, 5, "", marks=pytest.mark.slow) for case in (
+        (1, 1.0, "fused"), (1, 0.6, "basic"), (1, 1.0, "basic"), (2, 1.0, "basic"),
+        (3, 1.0, "fused"), (3, 0.6, "basic"), (4, 1.0, "fused"), (4, 1.0, "basic"),
+    )),
 ])
 def test_numbers_are_those_of_one_process(
     number, keep_prob, rnn_mode, max_grad_norm, number_type, together, flags
@@ -158,7 +162,7 @@ def test_what_worker_0_has_reaches_the_others_exactly(together):
             worker.first_says(fail)
         return message, state, spread, str(failure.value)
 
-    addresses = cluster.free_addresses(3)
+    addresses = launcher.free_addresses(3)
     for index, (message, state, spread, failure) in enumerate(together(3, work, addresses)):
         received = np.array(message[0], np.float32)
         assert received.tobytes() == spread[0].tobytes() == numbers.tobytes()
@@ -187,13 +191,12 @@ def test_slow_worker_0_is_waited_for(together, monkeypatch):
             time.sleep(0.01)
         return np.float32(5)
 
+    def save():
+        with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+            return float(session.run(tf.numpy_function(slow, [], tf.float32)))
+
     def work(_):
-        worker = cluster.this_worker()
-        with tf.Graph().as_default():
-            saved = tf.numpy_function(slow, [], tf.float32)
-            with tf.Session(worker.target, config=worker.options()) as session:
-                worker.watch(session)  # A session in which it saves does not wait for the others.
-                return worker.first_says(lambda: float(session.run(saved)))
+        return cluster.this_worker().first_says(save)
 
     assert together(2, work, patience=0.5) == [5.0] * 2
     assert not given_up
@@ -206,7 +209,7 @@ def test_worker_that_fails_while_the_models_are_built_is_named(together):
         with tf.Graph().as_default(), tf.Session() as session:
             cluster.this_worker().spread(session, [])
 
-    addresses = cluster.free_addresses(2)
+    addresses = launcher.free_addresses(2)
     first, second = together(2, work, addresses)
     assert str(first) == f"worker 1 ({addresses[1]}): SmallConfig needs 3.0 GiB of memory"
     assert str(second) == "SmallConfig needs 3.0 GiB of memory"
@@ -214,7 +217,7 @@ def test_worker_that_fails_while_the_models_are_built_is_named(together):
 
 def test_process_is_a_worker_once(together):
     """TensorFlow's server cannot be stopped; a notebook is told to start its kernel anew."""
-    addresses = cluster.free_addresses(2)
+    addresses = launcher.free_addresses(2)
     assert together(2, lambda index: index, addresses) == [0, 1]
     for error in together(2, lambda index: index, addresses):
         assert str(error).startswith("this process was a worker before")
@@ -260,7 +263,7 @@ def test_worker_that_has_drifted_is_named(together):
     def work(index):
         cluster.this_worker().check([np.zeros(3), np.float32([1, 2 + (index == 1) * 1e-6])])
 
-    addresses = cluster.free_addresses(3)
+    addresses = launcher.free_addresses(3)
     for error in together(3, work, addresses):
         assert type(error) is UserError
         assert str(error).startswith(
@@ -279,7 +282,7 @@ def test_workers_that_differ_are_named_on_all(facts, expected, together, monkeyp
     monkeypatch.setattr(cluster, "_checksums_of_code", lambda: {})
     same = {"seed": 1, "config.hidden_size": 2, "ids.train": "a",
             "tensorflow": "2.21.0", "ptb/rnn.py": "a"}
-    addresses = cluster.free_addresses(3)
+    addresses = launcher.free_addresses(3)
 
     def work(index):
         cluster.this_worker().compare({**same, **(facts if index == 1 else {})})
@@ -298,7 +301,7 @@ def test_worker_that_fails_before_the_others_know_it_is_named(together):
             raise UserError("--config smal: unknown")
         cluster.this_worker().compare({})
 
-    addresses = cluster.free_addresses(2)
+    addresses = launcher.free_addresses(2)
     first, second = together(2, work, addresses)
     assert str(first) == f"worker 1 ({addresses[1]}): --config smal: unknown"
     assert str(second) == "--config smal: unknown"
@@ -322,7 +325,7 @@ def test_proxy_of_the_environment_is_not_asked(together, monkeypatch):
 
 
 def test_worker_that_never_comes():
-    addresses = cluster.free_addresses(2)
+    addresses = launcher.free_addresses(2)
     with pytest.raises(UserError) as error:
         with cluster.joining(tf_config(addresses, 0), patience=0.5):
             pass
@@ -332,14 +335,14 @@ def test_worker_that_never_comes():
 
 
 def test_name_that_does_not_resolve():
-    addresses = [*cluster.free_addresses(1), "no-such-host.invalid:2222"]
+    addresses = [*launcher.free_addresses(1), "no-such-host.invalid:2222"]
     with pytest.raises(UserError, match=r"worker 1 \(no-such-host.invalid:2222\) has not come"):
         with cluster.joining(tf_config(addresses, 0), patience=0.5):
             pass
 
 
 def test_port_in_use():
-    addresses = cluster.free_addresses(2)
+    addresses = launcher.free_addresses(2)
     with socket.socket() as other:
         other.bind(("", int(addresses[0].split(":")[1])))
         other.listen()
@@ -479,7 +482,7 @@ class Processes:
           namespaces: the network namespace of each; that of the tests, unless given.
           halt_before: a function of lstm.py before which worker 1 halts.
         """
-        addresses = addresses or (cluster.free_addresses(number) if number > 1 else [])
+        addresses = addresses or (launcher.free_addresses(number) if number > 1 else [])
         argv = [*map(str, ["--config", "some", "--data_path", text, "--save_path", out, *args])]
         workers = []
         for index in range(number):
@@ -749,7 +752,7 @@ def test_workers_end_with_their_launcher(tmp_path):
 
 def test_launcher_asks_whether_the_network_is_trusted():
     with pytest.raises(UserError, match="where all who can are trusted, add --trusted_network"):
-        cluster.main(["--workers", "2", "lstm.py"])
+        launcher.main(["--workers", "2", "lstm.py"])
 
 
 def test_launcher_can_be_used_twice(tmp_path, capfd):
@@ -757,6 +760,6 @@ def test_launcher_can_be_used_twice(tmp_path, capfd):
     (tmp_path / "program.py").write_text("import sys; sys.exit('nothing to do')")
     before = signal.getsignal(signal.SIGTERM)
     for _ in range(2):
-        assert cluster.launch([str(tmp_path / "program.py")], 3) == 1
+        assert launcher.launch([str(tmp_path / "program.py")], 3) == 1
         assert capfd.readouterr().err == "nothing to do\n"
         assert signal.getsignal(signal.SIGTERM) is before

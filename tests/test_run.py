@@ -72,10 +72,9 @@ def follow(out, corpus, stop=None, ask=None, **options):
             lr=tf.constant(0.25, name="of_this_graph"),
         )
         valid = types.SimpleNamespace(input=types.SimpleNamespace(epoch_size=VALID_SIZE))
-        supervisor = types.SimpleNamespace(saver=tf.train.Saver())
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
-            with this_run.going_on(session, supervisor, model, valid) as training:
+            with this_run.going_on(session, model, valid) as training:
                 assert session.run(steps) == training.position.epoch * EPOCH_SIZE + (
                     training.position.step
                 )

@@ -33,7 +33,7 @@ from ptb.rnn import LSTMStateTuple, state_type
 from ptb.saving import files
 from ptb.saving.history import EpochResult, best_epoch
 from ptb.terminal.errors import UserError, memory_needed
-from ptb.terminal.quiet import tf
+from ptb.terminal.quiet import session_config, tf
 
 PREFIX = "checkpoint-"
 TRIES = 100  # how often a reader looks again where a run has just removed what it was to read
@@ -465,6 +465,21 @@ def read_variables(path):
         if memory_needed(error):
             raise
         raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
+
+
+def write_variables(path, values):
+    """Writes variables {name: array} as a `tf.train.Saver` does, at the path that it takes.
+
+    The session is one of its own: a worker's has to tell the others meanwhile that it is there.
+    """
+    with tf.Graph().as_default() as graph, tf.device("/cpu:0"):
+        tensors = [tf.placeholder(value.dtype, value.shape) for value in values.values()]
+        save = tf.raw_ops.SaveV2(
+            prefix=path, tensor_names=[*values], shape_and_slices=[""] * len(values),
+            tensors=tensors,
+        )
+    with tf.Session(graph=graph, config=session_config()) as session:
+        session.run(save, dict(zip(tensors, values.values())))
 
 
 def assign(session, variable, value):

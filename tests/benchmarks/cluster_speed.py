@@ -101,10 +101,10 @@ class Contender:
 
     def __init__(self, config, rows, cores, ids):
         """Starts a process for each set of cores; `rows` is the batch_size of all together."""
-        from ptb import cluster
+        from ptb import launcher
 
         fields = {**config, "batch_size": rows}
-        addresses = cluster.free_addresses(len(cores))
+        addresses = launcher.free_addresses(len(cores))
         self.processes = []
         for index, own in enumerate(cores):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
