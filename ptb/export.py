@@ -6,10 +6,10 @@
     python -m ptb.export vectors Out/small --projector projector
 
 A model is what ptb.language_model takes: a run's folder, or a checkpoint of the PTB tutorial with
---data_path; --best takes the epoch of a run with the lowest valid perplexity. With --average_with a
-SavedModel answers with the mean probabilities of several. What is written here
-is read without this project: a SavedModel by TensorFlow and by TensorFlow Serving, vectors by
-gensim and many others, the projector's files by TensorBoard.
+--data_path; --best takes the epoch of a run with the lowest valid perplexity. A SavedModel may be
+the average of several, with --average_with. What is written here is read without this project: a
+SavedModel by TensorFlow and by TensorFlow Serving, vectors by gensim and many others, the
+projector's files by TensorBoard.
 """
 
 import contextlib
