@@ -669,8 +669,8 @@ def _parser():
     curves = command(_curves, "Draws the perplexities of runs by epoch.", "learning_curves.png")
     curves.add_argument("runs", nargs="+", metavar="run", help="a run's folder")
 
-    averages = command(_averages, "Draws the perplexity of averages of the first models, more and "
-                       "more of them.", "averages.png")
+    averages = command(_averages, "Draws the perplexity of the first model, of the average of the "
+                       "first two, and so on.", "averages.png")
     averages.add_argument("runs", nargs="+", metavar="run",
                           help="a run's folder, or a checkpoint of the tutorial")
     averages.add_argument("--data_path", help="the folder of the corpus (simple-examples/data)")

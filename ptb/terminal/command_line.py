@@ -229,8 +229,8 @@ class Parser(argparse.ArgumentParser):
                           help="take the epoch with the lowest valid perplexity, not the last")
         self.add_argument("--average_with", nargs="+", action="extend", default=[], metavar="RUN",
                           type=_refuse_average if of_one else str,
-                          help=argparse.SUPPRESS if of_one else "further models; the answer is the "
-                          "mean of the probabilities of all")
+                          help=argparse.SUPPRESS if of_one else "further models, named last; the "
+                          "answer is the mean of the probabilities of all")
 
 
 def _refuse_average(_):
