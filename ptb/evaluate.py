@@ -36,7 +36,7 @@ class TextInput:
 
 
 def text_losses(session, model, after_step=lambda: None):
-    """Returns the negative log probability (nats) of every word but the first: an array [n - 1].
+    """Returns the negative log probability (nats) of every word but the first: float32 [n - 1].
 
     The model reads the text in one go, from the zero state. To read its rows side by side, the
     state at the start of each has to be known, which is the one at the end of the row above. So all
@@ -60,7 +60,7 @@ def text_losses(session, model, after_step=lambda: None):
     text = np.zeros(rows * steps * num_steps + 1, np.int32)
     text[: num_words + 1] = model.input.data
     x, y = text[:-1].reshape(rows, -1), text[1:].reshape(rows, -1)
-    losses = np.zeros(x.shape, model.loss.dtype.as_numpy_dtype)
+    losses = np.zeros(x.shape, np.float32)
     fetches = {"loss": model.loss, "final_state": model.final_state}
     states = {}  # {step: the state after it} in the last round
 

@@ -123,16 +123,22 @@ class LanguageModel:
         self.configs = {
             scope: types.SimpleNamespace(**model.config) for scope, model in zip(scopes, models)
         }
-        self._network = rnn.average([
+        networks = [
             rnn.Network(self.configs[scope], model.number_type, scope)
             for scope, model in zip(scopes, models)
-        ])
+        ]
+        self._network = network = rnn.average(networks)
         self._graph = tf.Graph()
         with self._graph.as_default():
-            self._one_word = self._on_input(batch_size=1, num_steps=1)
-            self._one_line = self._on_input(batch_size=1, num_steps=WORDS_A_STEP)
-            self._lines = self._on_input(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
-            self._text = self._on_input(first.config["batch_size"], first.config["num_steps"])
+            self._one_word = _on_input(network, batch_size=1, num_steps=1)
+            self._one_line = _on_input(network, batch_size=1, num_steps=WORDS_A_STEP)
+            self._lines = _on_input(network, SENTENCES_AT_ONCE, WORDS_A_STEP)
+            # Each model reads a text by itself, as when it is asked alone: up to rounding, how many
+            # words are read in one go decides the numbers.
+            self._texts = [
+                _on_input(network, config.batch_size, config.num_steps)
+                for network, config in zip(networks, self.configs.values())
+            ]
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
             self._opened = tf.Session(config=session_config())
@@ -163,17 +169,6 @@ class LanguageModel:
         """The session, which a forked process cannot ask; UserError there."""
         refuse_forked()
         return self._opened
-
-    def _on_input(self, batch_size, num_steps):
-        """Returns a model as text_losses wants it, and its logits [n, vocab_size]."""
-        input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
-        initial_state = self._network.zero_state(batch_size)
-        output, final_state = self._network.unroll(input_.input_data, initial_state)
-        return types.SimpleNamespace(
-            input=input_, initial_state=initial_state, final_state=final_state,
-            logits=self._network.logits(output),
-            loss=self._network.loss(output, input_.targets, fast=True),
-        )
 
     def _refuse_average(self, what):
         """Raises UserError where several models are asked for what only one has."""
@@ -478,11 +473,16 @@ class LanguageModel:
         """Returns the loss (nats) of every word of a text but the first, its state carried."""
         if len(ids) < 2:
             raise UserError("a single word: nothing to score, as the first is not")
-        self._text.input.data = ids
-        try:
-            return text_losses(self._session, self._text)
-        except FloatingPointError as error:
-            raise UserError(NOT_FINITE) from error
+        losses = []
+        for model in self._texts:
+            model.input.data = ids
+            try:
+                losses.append(text_losses(self._session, model).astype(np.float64))
+            except FloatingPointError as error:
+                raise UserError(NOT_FINITE) from error
+        # The loss of the mean probability; see rnn.log_of_mean.
+        least = np.min(losses, axis=0)
+        return least - np.log(np.mean(np.exp(least - losses), axis=0))
 
     def _line_losses(self, lines):
         """Returns the loss (nats) of every word of each line, read from `<eos>` on: arrays."""
@@ -524,6 +524,17 @@ class LanguageModel:
             found.append(loss.reshape(rows, num_steps))
         found = _check_finite(np.hstack(found))
         return [row[: len(line)] for row, line in zip(found, lines)]
+
+
+def _on_input(network, batch_size, num_steps):
+    """Returns a network as text_losses wants a model, and its logits [n, vocab_size]."""
+    input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
+    initial_state = network.zero_state(batch_size)
+    output, final_state = network.unroll(input_.input_data, initial_state)
+    return types.SimpleNamespace(
+        input=input_, initial_state=initial_state, final_state=final_state,
+        logits=network.logits(output), loss=network.loss(output, input_.targets, fast=True),
+    )
 
 
 def read_models(folders, data_path=None, best=False):
