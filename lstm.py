@@ -130,8 +130,8 @@ class PTBModel:
 
         softmax_w = tf.get_variable("softmax_w", [size, vocab_size], dtype=tf.float32)
         softmax_b = tf.get_variable("softmax_b", [vocab_size], dtype=tf.float32)
-        # These stand for matmul(output, softmax_w) + softmax_b, the article's logits, which the fast
-        # mode computes together with the loss: that of tf.contrib.legacy_seq2seq, weights of 1.
+        # These stand for matmul(output, softmax_w) + softmax_b, the article's logits; the fast mode
+        # computes them with the loss, which is that of tf.contrib.legacy_seq2seq for weights of 1.
         logits = rnn.Logits(output, softmax_w, softmax_b, product_type)
         self.loss = loss = rnn.sequence_loss_by_example(
             logits, input_.targets, fast=FLAGS.rnn_mode == "fused")

@@ -38,7 +38,7 @@ FILES = {  # {name of a file: (its size in bytes, its SHA-256 checksum)}
 }
 MAX_BYTES = 64_000_000  # what is longer is not the archive, which has 35 million bytes
 TIMEOUT = 5  # seconds that a server may take to answer, and between two pieces
-PATIENCE = 30  # seconds, after which a download must have been faster than MIN_SPEED
+GRACE_PERIOD = 30  # seconds, after which a download must have been faster than MIN_SPEED
 MIN_SPEED = 20_000  # bytes/s, at which the archive takes half an hour
 
 
@@ -64,7 +64,7 @@ def find_corpus(data_path, explicit, is_on_sample=False):
       is_on_sample: there is a run on the sample to go on with: it takes the place of a download.
 
     Raises:
-      UserError: the user named a folder that has no corpus.
+      UserError: the user named a folder that has no corpus, or an address.
     """
     data_path = files.local_path(data_path)
     paths = corpus_files(data_path)
@@ -222,7 +222,7 @@ def fetch(url):
                 seconds = time.monotonic() - start
                 if max(size, total) > MAX_BYTES:
                     raise DownloadError(f"larger than {MAX_BYTES:,} bytes")
-                if seconds > PATIENCE and size < MIN_SPEED * seconds:
+                if seconds > GRACE_PERIOD and size < MIN_SPEED * seconds:
                     raise DownloadError(f"only {counted(size, 'byte')} in {seconds:.0f} seconds")
                 progress.update(size)
     if size < total:

@@ -40,11 +40,12 @@ def text_losses(session, model, after_step=lambda: None):
 
     The model reads the text in one go, from the zero state. To read its rows side by side, the
     state at the start of each has to be known, which is the one at the end of the row above. So all
-    start from zero first, and then again from the states found at the ends, until these no longer
-    change. The first row is right from the start, the second in the second round, and so on: the
-    last round is right whatever the model. In fact an LSTM soon forgets where it started: from
-    where the states of a round are those of the round before, so are its losses, and the round ends
-    there.
+    start from zero first, and then again from the states found at the ends. The first row is right
+    from the start, the second in the second round, and so on: after as many rounds as rows all
+    would be right, whatever the model. But an LSTM soon forgets where it started, so that less is
+    enough. A round ends where its states are those of the round before, as its losses would be,
+    too; and the last round is the one that leaves the states at the starts as they were. States
+    count as the same within TOLERANCE, so the losses are not exact to the last digit.
 
     Args:
       session: the session.
@@ -102,7 +103,12 @@ def text_perplexity(session, model, after_step=lambda: None):
 
 
 def perplexity(nats, num_words):
-    """Returns exp(nats / num_words); infinity where that is too large for a float."""
+    """Returns exp(nats / num_words); infinity where that is too large for a float.
+
+    Args:
+      nats: the sum of the negative log probabilities of words; in training, of an average row.
+      num_words: how many words these are; in training, those of one row.
+    """
     with np.errstate(over="ignore"):
         return float(np.exp(nats / num_words))
 

@@ -9,7 +9,7 @@ import sys
 from ptb.terminal.quiet import tf
 
 LOOK = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
-SIGNS = (  # Linux has these files where there is an NVIDIA driver, the last one under Windows.
+DRIVER_FILES = (  # where Linux has an NVIDIA driver; the last one is of Linux under Windows
     "/dev/nvidia[0-9]*", "/proc/driver/nvidia/gpus/*", "/usr/lib/wsl/lib/libcuda.so*"
 )
 PCI_DEVICES = "/sys/bus/pci/devices/*"  # where Linux lists all cards, also those without a driver
@@ -29,8 +29,8 @@ def has_tf32():
     """Returns whether the GPU takes the factors of float32 products as TF32, with 11 binary digits.
 
     TensorFlow's default is that it does where it can, and stays. Such products are several times
-    as fast, all sums stay float32, and the published perplexities are reached with 8 digits too.
-    NVIDIA's libraries do without it where the environment has NVIDIA_TF32_OVERRIDE=0.
+    as fast, and all sums stay float32. NVIDIA's libraries do without it where the environment has
+    NVIDIA_TF32_OVERRIDE=0.
     """
     is_recent = _details().get("compute_capability", (0, 0)) >= (8, 0)
     return is_recent and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
@@ -64,7 +64,7 @@ def why_unused():
 
 def _is_there():
     """Returns whether there is an NVIDIA GPU, with a driver or without."""
-    if any(glob.glob(pattern) for pattern in SIGNS):
+    if any(glob.glob(pattern) for pattern in DRIVER_FILES):
         return True
     return any(
         _read(f"{device}/vendor") == "0x10de" and _read(f"{device}/class").startswith("0x03")

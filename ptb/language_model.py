@@ -32,6 +32,7 @@ from ptb import reader, rnn
 from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.saving import checkpoint, files
 from ptb.terminal import command_line
+from ptb.terminal.corpus_notes import unseparated_words
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import Progress, counted
 from ptb.terminal.quiet import refuse_forked, session_config, tf
@@ -670,7 +671,7 @@ def say_unknown(model, text):
         shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
         lines = map(reader.split_words, text.split("\n")) if isinstance(text, str) else [[*text]]
-        joined = itertools.chain.from_iterable(map(reader.unseparated_words, lines))
+        joined = itertools.chain.from_iterable(map(unseparated_words, lines))
         example = next((word for word in joined if word in unknown), None)
         if example:
             print(f"{example} is read as one word; put plain spaces between words, as the corpus "

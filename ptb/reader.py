@@ -5,14 +5,12 @@ with `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`, or `train.txt`, `valid
 `test.txt`: UTF-8, words between spaces, one sentence a line.
 
 A word is what lies between spaces, tabs and line ends. Other white space of Unicode, such as the
-no-break space, is part of a word, as it is for `wc` and most tools that count words.
+no-break space, is part of a word, as it is for awk.
 """
 
-import codecs
 import collections
 import contextlib
 import io
-import itertools
 import os
 import re
 import sys
@@ -20,43 +18,18 @@ import sys
 import numpy as np
 
 from ptb.saving import files
+from ptb.terminal import corpus_notes
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import Progress, counted
 from ptb.terminal.quiet import tf
 
-EOS = "<eos>"
-UNK = "<unk>"
-CHUNK = 1 << 20  # characters read at a time, so that the memory does not grow with the file
+EOS = "<eos>"  # the word that a line end is
+UNK = "<unk>"  # the word that stands for all that are not in the vocabulary
+PARTS = ("train", "valid", "test")
 SPACE = " \t\n\r\f\v"
 WORD = re.compile(f"[^{SPACE}]+")
 BYTE_ORDER_MARK = "\ufeff"
-# The signs of Chinese and Japanese, which are written without spaces between the words.
-HAN_OR_KANA = re.compile(
-    "[\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
-)
-LONG_WORD = 7  # So many of them in one word seem to be several words.
-PLAUSIBLE = 0.6  # this share of frequent signs makes a text plausible
-SAMPLE = 1 << 16  # characters, or bytes, at the beginning of a text by which it is judged
-BLANK = re.compile(r"[\s\u200b\u2060]+")  # white space of every kind, and of no width
-PARTS = ("train", "valid", "test")
-NO_SPACES = "there are no spaces between the words of {}; put them in, as a segmenter does"
-MANY = 0.2  # more <unk> than this share of a text is worth a warning
-# {an encoding: (its name in iconv and Python, the bytes of its frequent signs)}. These are Hangul,
-# or Chinese characters without the rare ones that each standard has at its end, and Kana in
-# Japanese alone; so few signs of a text in another encoding are among them. Of two encodings that
-# are equally plausible the first is meant.
-ENCODINGS = {
-    "EUC-KR": ("CP949", rb"[\xa1\xb0-\xc8][\xa1-\xfe]"),
-    "Shift-JIS": ("CP932", rb"[\x81-\x83\x88-\x98][\x40-\xfc]"),
-    "GB18030": ("GB18030", rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]"),
-    "EUC-JP": ("EUC-JP", rb"[\xa1\xa4\xa5\xb0-\xcf][\xa1-\xfe]"),
-    "Big5": ("CP950", rb"[\xa1-\xc6][\x40-\x7e\xa1-\xfe]"),
-}
-# Letters with accents stand between letters without.
-ACCENTED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
-MARKS = {  # what other tools write for line ends and unknown words, in lower case
-    "<s>", "</s>", "<bos>", "<sos>", "<eos>", "<unk>", "<unknown>", "<oov>", "[unk]"
-}
+CHUNK = 1 << 20  # characters, or bytes, read at a time: a file need not fit into the memory
 
 
 def split_words(text):
@@ -70,27 +43,29 @@ def _read_words(filename):
     `\\n`, `\\r\\n` and `\\r` end a line. A last line without a line end gets no `<eos>`.
 
     Raises:
-      UserError: the file cannot be read, or is not UTF-8.
+      UserError: the file cannot be read, is a pipe, or is not UTF-8.
     """
-    return itertools.chain.from_iterable(_read_chunks(filename))
-
-
-def _read_chunks(filename):
-    """Yields the words of a text file as lists, one for each CHUNK of text."""
+    _refuse_pipe(filename)
     with (
         _readable_text(filename) as without_marks,
-        open(filename, encoding="utf-8-sig", closefd=filename != 0) as file,
-        Progress(f"Reading {_shown(filename)}", os.fstat(file.fileno()).st_size) as progress,
+        open(filename, encoding="utf-8-sig") as file,
+        Progress(f"Reading {filename}", os.fstat(file.fileno()).st_size) as progress,
     ):
         rest = ""  # the beginning of a word whose end is in the next chunk
         while chunk := file.read(CHUNK):
-            progress.update(file.buffer.tell() if file.seekable() else 0)
+            progress.update(file.buffer.tell())
             chunk = without_marks(chunk)
             words = split_words(rest + chunk)
             rest = words.pop() if words and not chunk.endswith(tuple(SPACE)) else ""
-            yield words
+            yield from words
         if rest:
-            yield [rest]
+            yield rest
+
+
+def _refuse_pipe(filename):
+    """Raises UserError for what is neither a file nor a folder; a corpus is read more than once."""
+    if files.is_stream(filename):
+        raise UserError(f"{filename} is no regular file; a corpus is read more than once")
 
 
 def read_lines(file):
@@ -101,7 +76,7 @@ def read_lines(file):
     tools count. A `\\r` within a line is the word `<eos>`, as in a corpus.
 
     Args:
-      file: the name of a text file, or the number of an open file descriptor.
+      file: the name of a text file, or 0 for stdin.
 
     Raises:
       UserError: the file cannot be read, or is not UTF-8.
@@ -114,11 +89,11 @@ def read_lines(file):
 
     with (
         _readable_text(file) as without_marks,
-        open(file, "rb", closefd=file != 0) as source,
+        open(file, "rb", closefd=file != 0) as stream,
     ):
         is_first = True
         rest = []  # the parts of a line whose end has not come yet
-        while part := source.read1(CHUNK):
+        while part := stream.read1(CHUNK):
             whole, end, begun = part.rpartition(b"\n")
             if end:
                 yield lines_of(b"".join([*rest, whole, end]))
@@ -135,107 +110,35 @@ def _readable_text(file):
     Yields a function that takes and returns a part of the text: it leaves out byte order marks,
     which is said at the end.
     """
-    marks = 0
+    name = "stdin" if file == 0 else file
+    num_marks = 0
 
     def without_marks(text):
-        nonlocal marks
-        marks += text.count(BYTE_ORDER_MARK)
+        nonlocal num_marks
+        num_marks += text.count(BYTE_ORDER_MARK)
         return text.replace(BYTE_ORDER_MARK, "")
 
     try:
         yield without_marks
     except UnicodeDecodeError as error:
-        raise UserError(f"{_shown(file)}: {_what_is_not_utf8(file)}") from error
+        raise UserError(f"{name}: {corpus_notes.what_is_not_utf8(file)}") from error
     except OSError as error:
-        raise UserError(f"{_shown(file)}: {error.strerror}; it must be a readable text") from error
-    if marks:
-        print(f"{_shown(file)}: byte order marks within the text were left out.", file=sys.stderr)
-
-
-def _shown(file):
-    """Returns how a message names a file, or the descriptor of stdin."""
-    return "stdin" if file == 0 else file
+        raise UserError(f"{name}: {error.strerror}; it must be a readable text") from error
+    if num_marks:
+        print(f"{name}: byte order marks within the text were left out.", file=sys.stderr)
 
 
 def has_other_space(filename):
-    """Returns whether a text has signs that the first release left out or took for a space.
+    """Returns whether a text has characters that the first release left out or took for a space.
 
     These are the white space of Unicode beyond SPACE, and byte order marks within the text.
     """
     with open(filename, encoding="utf-8-sig") as file:
         while chunk := file.read(CHUNK):
-            if any(sign.isspace() and sign not in SPACE or sign == BYTE_ORDER_MARK
-                   for sign in {*chunk}):
+            if any(each.isspace() and each not in SPACE or each == BYTE_ORDER_MARK
+                   for each in {*chunk}):
                 return True
     return False
-
-
-def _what_is_not_utf8(filename):
-    """Returns which line of a file is the first that is not UTF-8, and what converts the file."""
-    if filename == 0 or not os.path.isfile(filename):
-        return "it is not UTF-8; convert it first"  # It cannot be read again to say more.
-    number, sample, size = None, [], 0
-    with open(filename, "rb") as file:
-        start = file.read(SAMPLE)
-        file.seek(0)
-        for line_number, line in enumerate(file, start=1):
-            if not _decodes(line, "utf-8"):
-                number = number or line_number
-                sample.append(line)
-                size += len(line)
-                if size > SAMPLE:
-                    break
-    guess, encoding = _encoding_of(start, b"".join(sample))
-    return (
-        f"line {number} is not UTF-8, {guess}; convert it first: "
-        f"iconv -f {encoding} -t UTF-8 '{filename}' > converted.txt"
-    )
-
-
-def _encoding_of(start, lines):
-    """Returns (what there is to say of the encoding of a text, how iconv names it).
-
-    Args:
-      start: the bytes at the beginning of the text.
-      lines: lines of it that are not UTF-8.
-    """
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "but UTF-16", "UTF-16"
-    if b"\0" in start:  # Every ASCII sign has one in UTF-16.
-        name = max(
-            "UTF-16LE", "UTF-16BE", key=lambda name: start.decode(name, "ignore").count("\n")
-        )
-        return f"but seems to be {name}", name
-    plausible = {name: _plausibility(lines, *ENCODINGS[name]) for name in ENCODINGS}
-    best, second = sorted(ENCODINGS, key=plausible.get, reverse=True)[:2]
-    if plausible[best] >= PLAUSIBLE:
-        is_close = plausible[best] - plausible[second] < 0.1
-        names = best + (f", or else {second}" if is_close else "")
-        return f"but seems to be {names}", ENCODINGS[best][0]
-    high_bytes = len(lines) - len(lines.decode("ascii", "ignore"))
-    if len(ACCENTED.findall(lines)) > high_bytes / 2:
-        return "but seems to be WINDOWS-1252, if it is of Western Europe", "WINDOWS-1252"
-    return "and its encoding is not known here (iconv -l lists what there is)", "ENCODING"
-
-
-def _plausibility(text, encoding, frequent):
-    """Returns which share of the signs in bytes, ASCII left out, is frequent in an encoding.
-
-    It is 0 where they are no text in that encoding.
-    """
-    if not _decodes(text, encoding):
-        return 0
-    signs = [sign.encode(encoding) for sign in text.decode(encoding) if not sign.isascii()]
-    return sum(bool(re.fullmatch(frequent, sign, re.DOTALL)) for sign in signs) / len(signs)
-
-
-def _decodes(text, encoding):
-    """Returns whether bytes are text in an encoding."""
-    try:
-        text.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _build_vocab(filename, vocab_size=None):
@@ -247,22 +150,27 @@ def _build_vocab(filename, vocab_size=None):
     Raises:
       UserError: the file cannot be read, is not UTF-8, or holds no word.
     """
-    words = _by_count(_read_words(filename), filename)
-    if UNK not in words[:vocab_size]:
-        words = [word for word in words if word != UNK]
-        words = words[: None if vocab_size is None else vocab_size - 1] + [UNK]
-    return {word: i for i, word in enumerate(words[:vocab_size])}
+    vocabulary = _by_count(_read_words(filename), filename)
+    if UNK not in vocabulary[:vocab_size]:
+        vocabulary = [word for word in vocabulary if word != UNK]
+        vocabulary = vocabulary[: None if vocab_size is None else vocab_size - 1] + [UNK]
+    return {word: i for i, word in enumerate(vocabulary[:vocab_size])}
 
 
 def _by_count(words, filename):
-    """Returns the different words of a file by falling count, then alphabetically, as a list.
+    """Returns the vocabulary of a file: its different words by falling count, then alphabetically.
 
     Raises UserError where there are none.
     """
     counter = collections.Counter(words)
-    if not counter:
-        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
+    _refuse_empty(counter, filename)
     return sorted(counter, key=lambda word: (-counter[word], word))
+
+
+def _refuse_empty(words, filename):
+    """Raises UserError where the words of a file, or their ids, are none."""
+    if not len(words):
+        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
 
 
 def word_ids(words, word_to_id, name, line=1):
@@ -270,7 +178,7 @@ def word_ids(words, word_to_id, name, line=1):
 
     Args:
       words: the words.
-      word_to_id: the id of each word.
+      word_to_id: {word: id}.
       name: what a message calls the text.
       line: the number of its first line.
 
@@ -295,16 +203,8 @@ def _file_to_word_ids(filename, word_to_id):
       UserError: the file cannot be read, is not UTF-8, holds no word, or one that has no id.
     """
     ids = np.fromiter(word_ids(_read_words(filename), word_to_id, filename), dtype=np.int32)
-    if not ids.size:
-        raise UserError(f"{filename}: no words in it; give it some lines, one sentence on each")
+    _refuse_empty(ids, filename)
     return ids
-
-
-def _refuse_pipes(paths):
-    """Raises UserError for what is neither a file nor a folder; a corpus is read more than once."""
-    for path in paths:
-        if files.is_stream(path):
-            raise UserError(f"{path} is no regular file; a corpus is read more than once")
 
 
 def corpus_files(data_path):
@@ -333,10 +233,10 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
       number of different ids, `<unk>` included.
 
     Raises:
-      UserError: a file is missing, empty or not UTF-8.
+      UserError: a file is missing, empty, not a regular file or not UTF-8, or has a word that is
+        not in a vocabulary without `<unk>`.
     """
     train_path, valid_path, test_path = corpus_files(data_path)
-    _refuse_pipes([train_path, valid_path, test_path])
     if vocabulary is None:
         vocabulary = read_vocabulary(data_path, vocab_size)
     word_to_id = {word: i for i, word in enumerate(vocabulary)}
@@ -348,23 +248,21 @@ def ptb_raw_data(data_path, vocab_size=None, vocabulary=None):
 
 def read_vocabulary(data_path, vocab_size=None):
     """Returns the list of the words of a corpus folder, by id; see _build_vocab."""
-    train_path = corpus_files(data_path)[0]
-    _refuse_pipes([train_path])
-    return list(_build_vocab(train_path, vocab_size))
+    return list(_build_vocab(corpus_files(data_path)[0], vocab_size))
 
 
 def read_tutorials_vocabulary(data_path):
     """Returns the list of the words that the tutorial's reader makes of a corpus folder, by id.
 
     It puts `<eos>` in place of each line end and then splits at white space of every kind. So
-    where there is none before or after a line end, the words there are one: `goose<eos>the`.
-    `<unk>` is a word like the others.
+    `<eos>` and a word that stands at a line end without a space are one: `goose<eos>the`. `<unk>`
+    is a word like the others.
 
     Raises:
       UserError: the text cannot be read, is not UTF-8, or holds no word.
     """
     path = corpus_files(data_path)[0]
-    _refuse_pipes([path])
+    _refuse_pipe(path)
     with _readable_text(path), open(path, encoding="utf-8", newline="") as file:
         return _by_count(file.read().replace("\n", EOS).split(), path)
 
@@ -380,140 +278,41 @@ def refuse_short_texts(data_path, raw_data, config):
     batch_size, num_steps = config.batch_size, config.num_steps
     for path, ids in zip(corpus_files(data_path)[:2], raw_data):
         if len(ids) < batch_size * (num_steps + 1):
-            separate = f"; {NO_SPACES.format('it')}" if _is_unseparated(path) else ""
-            raise UserError(f"{path}: {_too_few(len(ids), batch_size, num_steps)}{separate}")
+            problem = _too_few(len(ids), batch_size, num_steps)
+            if _is_unseparated(path):
+                problem += f"; {corpus_notes.NO_SPACES.format('it')}"
+            raise UserError(f"{path}: {problem}")
 
 
-def unseparated_words(words):
-    """Returns which words of a line seem to be several, in Chinese or Japanese without spaces."""
-    fewest = 2 if len(words) == 1 else LONG_WORD
-    return [word for word in words if len(HAN_OR_KANA.findall(word)) >= fewest]
-
-
-def _is_unseparated(filename):
+def _is_unseparated(path):
     """Returns whether most Chinese or Japanese at the beginning of a text has no spaces."""
-    with open(filename, encoding="utf-8-sig") as file:
-        text = file.read(SAMPLE)
-    joined = itertools.chain.from_iterable(
-        unseparated_words(split_words(line)) for line in text.split("\n")
-    )
-    return 2 * len(HAN_OR_KANA.findall("".join(joined))) > len(HAN_OR_KANA.findall(text))
+    with open(path, encoding="utf-8-sig") as file:
+        beginning = file.read(corpus_notes.BEGINNING)
+    return corpus_notes.are_unseparated([split_words(line) for line in beginning.split("\n")])
 
 
-def how_it_is_read(data_path, raw_data, vocabulary, vocab_size, source=None):
+def how_it_is_read(data_path, raw_data, vocabulary, vocab_size, model_path=None):
     """Returns what there is to say of how the texts of a corpus are read, as a list of lines.
-
-    These are the share of `<unk>` in each text, a warning where something spoils the perplexity,
-    and what becomes of white space and of the marks that other tools put into a text.
 
     Args:
       data_path: the folder of the corpus.
       raw_data: what ptb_raw_data returned for it.
-      vocabulary: the words by id.
-      vocab_size: how many words the model has room for.
-      source: the path of the model whose vocabulary it is; None where it is that of the corpus.
+      vocabulary, vocab_size, model_path: see corpus_notes.notes_on.
     """
-    lines = []
-    shares = _unknown_shares(dict(zip(PARTS, raw_data)), vocabulary)
-    if any(shares.values()):
-        shown = ", ".join(f"{100 * share:.1f}% of {part}" for part, share in shares.items())
-        lines.append(f"{UNK} is {shown}.")
-    problem = _problem_of(corpus_files(data_path), shares, vocabulary, vocab_size, source)
-    if problem:
-        lines.append(f"Warning: {problem}.")
-    notes = []
-    blank = [i for i, word in enumerate(vocabulary) if BLANK.fullmatch(word) or "\u3000" in word]
-    if blank:
-        share = np.isin(raw_data[0], blank).mean()
-        signs = {sign for i in blank for sign in vocabulary[i] if BLANK.fullmatch(sign)}
-        shown = ", ".join(sorted(f"U+{ord(sign):04X}" for sign in signs))
-        notes.append(
-            f"White space that separates nothing ({shown}) is, or is in, {share:.1%} of the words "
-            "of train, and the perplexity looks better for it; put plain spaces in its place."
-        )
-    marks = [word for word in vocabulary if word.lower() in MARKS and word not in (EOS, UNK)]
-    if marks:
-        notes.append(
-            f"Words like any other: {', '.join(marks)}. Only the end of a line is read as {EOS}, "
-            f"and only {UNK} stands for words outside the vocabulary."
-        )
-    num_lines = sum(
-        _written_ends(path) for path, ids in zip(corpus_files(data_path), raw_data)
-        if EOS in vocabulary and _has_twice(ids, vocabulary.index(EOS))
-    )
-    if num_lines:
-        notes.append(
-            f"The {EOS} written at the end of {counted(num_lines, 'line')} is read as a word, and "
-            "the line end as another; leave it out of the texts."
-        )
-    return [*lines, " ".join(notes)] if notes else lines
-
-
-def _unknown_shares(texts, vocabulary):
-    """Returns {part: share of `<unk>`} for {part: ids}."""
-    unk = vocabulary.index(UNK) if UNK in vocabulary else -1
-    return {part: np.count_nonzero(ids == unk) / max(len(ids), 1) for part, ids in texts.items()}
-
-
-def _problem_of(paths, shares, vocabulary, vocab_size, source):
-    """Returns what spoils the perplexity, and what to do; see how_it_is_read.
-
-    Args:
-      paths: the files of the corpus.
-      shares: the share of `<unk>` in each part.
-      vocabulary, vocab_size, source: as there.
-    """
-    unseparated = ", ".join(path for path in paths if _is_unseparated(path))
-    if unseparated:
-        return NO_SPACES.format(unseparated)
-    many = " and ".join(part for part in PARTS[1:] if shares[part] > MANY)
-    problems = []
-    if many:
-        known = {*vocabulary}
-        if source:
-            cause = f"{source} does not know these words; start from a model of texts like these"
-        elif any(word not in known for word in _read_words(paths[0])):
-            cause = (
-                f"vocab_size keeps {len(vocabulary):,} words of train; raise it in configs.py, or "
-                "set it to None to keep all"
-            )
-        else:
-            cause = "train never has these words; train on more text, or on text of this kind"
-        problems.append(
-            f"over {MANY:.0%} of {many} is {UNK}, so the perplexity says little: {cause}"
-        )
-    untrained = " and ".join(part for part in PARTS[1:] if shares[part] and not shares["train"])
-    if untrained and not source:
-        problems.append(
-            f"{UNK} is in {untrained} but never in train, so nothing is learned of it: with "
-            f"vocab_size below {len(vocabulary):,} the rarest words of train become {UNK}"
-        )
-    if problems and not source and len(vocabulary) < vocab_size:
-        problems.append(
-            f"vocab_size is {vocab_size:,} and train has {len(vocabulary):,} words: even None is "
-            "better, as the model then has no more than these"
-        )
-    return "; ".join(problems)
-
-
-def _has_twice(ids, word_id):
-    """Returns whether a word follows itself somewhere."""
-    return bool(np.any((ids[1:] == word_id) & (ids[:-1] == word_id)))
-
-
-def _written_ends(filename):
-    """Returns how many lines of a text have `<eos>` written before their line end."""
-    with open(filename, encoding="utf-8-sig") as file:
-        return sum(
-            EOS in line and line.endswith("\n") and split_words(line)[-2:] == [EOS, EOS]
-            for line in file
-        )
+    paths = corpus_files(data_path)
+    texts = [
+        corpus_notes.Text(part, path, ids, _is_unseparated(path))
+        for part, path, ids in zip(PARTS, paths, raw_data)
+    ]
+    train_words = _read_words(paths[0])
+    return corpus_notes.notes_on(texts, train_words, vocabulary, vocab_size, model_path)
 
 
 def epoch_steps(epoch_size):
-    """Returns a scalar int64 tensor: 0, 1 … epoch_size - 1, over and over, one each session.run.
+    """Returns a scalar int64 tensor, the number of a step: 0, 1 … epoch_size - 1, over and over.
 
-    Who feeds it decides the position instead.
+    Each session.run that uses it gets the next number, from 0 in a new session, except where
+    another number is fed in its place.
     """
     steps = tf.data.Dataset.range(epoch_size).repeat()
     return tf.data.make_one_shot_iterator(steps).get_next()
@@ -535,7 +334,7 @@ def ptb_producer(raw_data, batch_size, num_steps, name=None, step=None):
       batch_size: number of rows.
       num_steps: words of each row in one step.
       name: a name for the operations.
-      step: a scalar tensor, the position; by default the next one each time, and round again.
+      step: a scalar tensor, the number of the step; by default see epoch_steps.
 
     Returns:
       (x, y): int32 tensors of shape [batch_size, num_steps]. In step i, x is columns

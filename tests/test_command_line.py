@@ -339,12 +339,18 @@ import os, sys, time
 os.write(2, b"why it failed\\n")
 {}
 """
+# A terminal sends Ctrl-C to the keeper of the messages, too, which reads once a full pipe empties.
+TO_ALL = (
+    "import signal; os.write(2, b'.' * 1_000_000); signal.signal(2, signal.SIG_IGN); "
+    "os.killpg(0, 2); "
+)
 
 
 @pytest.mark.parametrize("what, status, said", [
     ("os.abort()", -6, "why it failed"),
     ("raise ImportError('broken')", 1, "why it failed"),
     ("sys.exit(0)", 0, "why it failed"),
+    (TO_ALL + "os.abort()", -6, "why it failed"),
 ])
 def test_last_words_of_tensorflow_are_shown(what, status, said, tmp_path):
     """A package in its place that fails while it is imported."""
@@ -358,13 +364,21 @@ def test_ctrl_c_while_tensorflow_loads_is_one_line(tmp_path):
     assert printed == "-c: interrupted\n"
 
 
-def what_loading_prints(what, status, tmp_path):
+def test_ctrl_c_while_tensorflow_loads_hides_no_later_mistake(tmp_path):
+    """In a program that goes on after it."""
+    program = "try: tf.Session\nexcept KeyboardInterrupt: pass\nraise OSError('later')"
+    printed = what_loading_prints("raise KeyboardInterrupt", 1, tmp_path, program)
+    assert printed.startswith("Traceback") and printed.endswith("OSError: later\n")
+
+
+def what_loading_prints(what, status, tmp_path, program="tf.Session"):
     """Returns stderr of a process in which loading TensorFlow does `what` and ends so."""
     (tmp_path / "tensorflow.py").write_text(FAKE.format(what))
     read, write = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from ptb.terminal.quiet import tf; tf.Session"], stderr=write,
+        [sys.executable, "-c", f"from ptb.terminal.quiet import tf\n{program}"], stderr=write,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        start_new_session=True,
     )
     os.close(write)
     with open(read) as stderr:
@@ -445,8 +459,6 @@ def test_without_what_windows_lacks(corpus, tmp_path):
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == "[(2, 1)]"
     assert "Saving model to" in process.stdout and process.stderr == ""
-
-
 
 
 @pytest.mark.parametrize("module", ["ptb.language_model", "ptb.plot"])

@@ -136,7 +136,7 @@ def test_colon_in_place_of_the_equals_sign(text, said):
 ])
 def test_impossible_values_are_named(field, value, problem):
     config = type("OwnConfig", (configs.SmallConfig,), {field: value})()
-    with pytest.raises(UserError, match=f"OwnConfig.{field} .*{problem}.*; mend it in configs.py"):
+    with pytest.raises(UserError, match=f"OwnConfig.{field} .*{problem}.*; fix it in configs.py"):
         check_config(config)
 
 

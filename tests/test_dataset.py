@@ -47,7 +47,7 @@ def small_ptb(monkeypatch):
     monkeypatch.setattr(dataset, "MD5", hashlib.md5(GOOD).hexdigest())
     monkeypatch.setattr(dataset, "MAX_BYTES", 100_000)
     monkeypatch.setattr(dataset, "TIMEOUT", 1)
-    monkeypatch.setattr(dataset, "PATIENCE", 0.5)
+    monkeypatch.setattr(dataset, "GRACE_PERIOD", 0.5)
     monkeypatch.setattr(dataset, "URLS", ())
     for name in "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY":
         monkeypatch.delenv(name, raising=False)

@@ -93,7 +93,7 @@ def test_live_line_is_cut_to_the_terminal(terminal, capsys, monkeypatch):
 def test_width_is_that_of_the_terminal_where_stdout_is_a_pipe(columns, width):
     """Of stderr; a terminal that does not know its width has 80 columns."""
     code = (
-        "import sys; from ptb import progress; progress.PATIENCE = 0\n"
+        "import sys; from ptb.terminal import progress; progress.PATIENCE = 0\n"
         "with progress.Line() as line: line.show('x' * 200)"
     )
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
@@ -168,7 +168,7 @@ CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has unsupported display driver / cuda 
 def test_says_why_a_gpu_is_not_used(case, reason, script, corpus, tmp_path, monkeypatch):
     """In one line, and the training goes on."""
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(gpu, "SIGNS", [str(tmp_path / "nvidia[0-9]*")])
+    monkeypatch.setattr(gpu, "DRIVER_FILES", [str(tmp_path / "nvidia[0-9]*")])
     monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: types.SimpleNamespace(
         stderr=SAID[case]
     ))

@@ -66,6 +66,10 @@ def test_pipe_is_refused_as_a_corpus(tmp_path, text_file):
     text_file("a b\n", "ptb.test.txt")
     with pytest.raises(UserError, match="ptb.valid.txt is no regular file"):
         reader.ptb_raw_data(tmp_path)
+    (tmp_path / "ptb.train.txt").unlink()
+    os.mkfifo(tmp_path / "ptb.train.txt")
+    with pytest.raises(UserError, match="ptb.train.txt is no regular file"):
+        reader.read_tutorials_vocabulary(tmp_path)
 
 
 SIMPLIFIED = "我们 今天 学习 自然 语言 处理 。\n他 昨天 在 图书馆 读 这 本 书 ， 然后 喝茶 。\n"
@@ -393,6 +397,12 @@ def test_words_that_another_model_does_not_know_get_a_warning(text_file):
         "Warning: over 20% of valid is <unk>, so the perplexity says little: Out/small does not "
         "know these words; start from a model of texts like these."
     )
+    del vocabulary[2]
+    folder = text_file("a\n" * 9).parent  # That model may have learned of <unk> before.
+    text_file("a a a a a b\n", "ptb.valid.txt")
+    raw_data = reader.ptb_raw_data(folder, vocabulary=vocabulary)
+    (shares,) = reader.how_it_is_read(folder, raw_data, vocabulary, 3, "Out/small")
+    assert shares.startswith("<unk> is 0.0% of train, 14.3% of valid")
 
 
 @pytest.mark.parametrize("valid, test, untrained", [
@@ -454,8 +464,9 @@ def test_marks_of_other_tools_get_one_line(text, marks, text_file):
 
 
 def test_written_line_ends_get_one_line(text_file):
-    """Not a blank line, nor <eos> within a line, nor at the end of a text without line ends."""
-    said = how_it_is_read(text_file, "a <eos>\nb <eos> \r\n\na <eos> b\n\n", "a\n\n", "a <eos>")
+    """Not a blank line, nor <eos> in a line or a word, nor at the end without a line end."""
+    train = "a <eos>\nb <eos> \r\n\na <eos> b\nb<eos>\n\n"
+    said = how_it_is_read(text_file, train, "a\n\n", "a <eos>")
     assert said == [
         "The <eos> written at the end of 2 lines is read as a word, and the line end as another; "
         "leave it out of the texts."

@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 
-from absl import flags  # They are those of tf.app.flags.
+from absl import flags  # They are those of tf.app.flags; TensorFlow installs them.
 
 from ptb.saving import files
 from ptb.terminal.errors import (
@@ -54,7 +54,7 @@ OTHER_NAMES = {  # {a flag of other scripts: the field of a configuration that i
     "bptt": "num_steps",
     "batch": "batch_size",
 }
-LARGEST = 2**31 - 1  # the largest dimension in TensorFlow
+LARGEST = 2**31 - 1  # the largest int32, which word ids are, and sizes in many operations
 # The fields that are positive numbers.
 POSITIVE = ("init_scale", "learning_rate", "max_grad_norm", "keep_prob", "lr_decay")
 
@@ -83,7 +83,7 @@ def run(main, argv=None):
 def _parse(argv):
     """Sets the flags to what a command line says; raises UserError for a mistake in it."""
     try:
-        words = FLAGS(argv)[1:]
+        rest = FLAGS(argv)[1:]
     except (flags.Error, UnicodeDecodeError) as error:
         hints = [hint for flag, hint in TUTORIALS_FLAGS.items() if flag in str(error)]
         field = getattr(error, "flagname", "").replace("-", "_")
@@ -91,8 +91,8 @@ def _parse(argv):
         if field in (*WHOLE, *POSITIVE):
             hints.append(f"{field} is set in configs.py")
         raise UserError("; ".join([str(error), *hints, "--help lists the flags"])) from error
-    if words:
-        raise UserError(f"unexpected word '{words[0]}': flags are written --name=value")
+    if rest:
+        raise UserError(f"unexpected word '{rest[0]}': flags are written --name=value")
 
 
 def print_whatever_it_is():
@@ -371,7 +371,7 @@ def check_config(config):
     """
 
     def fail(field, problem):
-        raise UserError(f"{type(config).__name__}.{field} {problem}; mend it in configs.py")
+        raise UserError(f"{type(config).__name__}.{field} {problem}; fix it in configs.py")
 
     fields = [field for field in dir(config) if not field.startswith("_")]
     for field in (*WHOLE, *POSITIVE):
@@ -385,9 +385,9 @@ def check_config(config):
             if not isinstance(value, numbers.Integral) or isinstance(value, bool):
                 fail(field, f"is {value!r}, not a whole number")
             if value < WHOLE[field]:
-                fail(field, f"is {_shown(value)}; the smallest possible is {WHOLE[field]}")
+                fail(field, f"is {_as_written(value)}; the smallest possible is {WHOLE[field]}")
             if value > LARGEST:
-                fail(field, f"is {_shown(value)}; the largest possible is {LARGEST}")
+                fail(field, f"is {_as_written(value)}; the largest possible is {LARGEST}")
             number = int(value)
         elif field in POSITIVE:
             if not isinstance(value, (numbers.Real, decimal.Decimal)) or isinstance(value, bool):
@@ -399,7 +399,7 @@ def check_config(config):
             except ValueError:  # Of a Decimal that is a signaling NaN.
                 number = math.nan
             if not 0 < number < math.inf:
-                fail(field, f"is {_shown(value)}, not a finite number above 0")
+                fail(field, f"is {_as_written(value)}, not a finite number above 0")
             if field == "keep_prob" and number > 1:
                 fail(field, f"is {value!r}; a probability is at most 1")
         else:
@@ -408,7 +408,7 @@ def check_config(config):
             setattr(config, field, number)
 
 
-def _shown(value):
+def _as_written(value):
     """Returns a number as the user wrote it, unless that is too long for a line."""
     try:
         text = repr(value)

@@ -65,7 +65,7 @@ def counted(number, noun):
 
 def columns(text):
     """Returns how many columns a text takes in a row of equal ones; Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def _terminal_width():
@@ -79,8 +79,8 @@ def _terminal_width():
 
 def _cut(text, width):
     """Returns as much of a text as fits a number of columns."""
-    for number, sign in enumerate(text):
-        width -= columns(sign)
+    for number, character in enumerate(text):
+        width -= columns(character)
         if width < 0:
             return text[:number]
     return text

@@ -1,12 +1,12 @@
-"""TensorFlow as the project uses it: loaded when it is needed, without messages, sharing a GPU.
+"""TensorFlow as the project uses it: loaded at its first use, without messages, sharing a GPU.
 
-Loading takes seconds, so what needs no TensorFlow, such as --help, does not wait for it.
+Loading takes seconds. What needs no TensorFlow, such as `python -m ptb.plot`, does not wait for it;
+`lstm.py` loads it at once, even for --help.
 
-While they load, TensorFlow's libraries write lines to stderr. No log level holds these back. So
-they go to a small process that keeps them: it forgets them when TensorFlow is loaded, or when
-Ctrl-C stops that, and prints them when it fails, even where TensorFlow ends this process, as it
-does on a processor without the instructions that it needs. Who sets TF_CPP_MIN_LOG_LEVEL below 3
-sees all of them at once.
+While they load, TensorFlow's libraries write lines to stderr that no log level holds back. So these
+go to a small process, which prints them if loading fails. It has to be another process, because
+TensorFlow may end this one: it does on a processor without the instructions that it needs. Who sets
+TF_CPP_MIN_LOG_LEVEL below 3 sees all messages at once.
 
 Every other module of `ptb` takes TensorFlow from here.
 """
@@ -18,74 +18,59 @@ import sys
 
 from ptb.terminal.errors import UserError
 
-FORGET = b"\0"  # the last byte that the keeper gets where nobody needs what it keeps
-KEEPER = f"""
+KEEPER = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-kept = sys.stdin.buffer.read()
-if not kept.endswith({FORGET!r}):
-    sys.stderr.buffer.write(kept)
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends Ctrl-C to this process as well.
+sys.stderr.buffer.write(sys.stdin.buffer.read())
 """
-
-
-@contextlib.contextmanager
-def _stderr_kept():
-    """Keeps what is written to stderr while the block runs, and prints it if the block fails.
-
-    Ctrl-C is no failure: what was written then has nothing to do with the end of the block.
-    """
-    try:
-        keeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", KEEPER], stdin=subprocess.PIPE)
-    except (OSError, ValueError, TypeError):  # No process can be started here.
-        yield
-        return
-    stderr = os.dup(2)
-    os.dup2(keeper.stdin.fileno(), 2)
-    failed = True
-    try:
-        yield
-        failed = False
-    except KeyboardInterrupt:
-        failed = False
-        raise
-    finally:
-        if not failed:
-            with contextlib.suppress(OSError):  # Somebody may have ended the keeper.
-                os.write(2, FORGET)
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        keeper.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            keeper.wait(timeout=10)
-
-
-def _say_interrupted(*_):
-    """Takes the place of Python's traceback, for Ctrl-C while TensorFlow loads."""
-    print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
 
 
 class _TensorFlow:
     """`tensorflow.compat.v1`, which is loaded when something of it is first asked for."""
 
     def __getattr__(self, name):
-        _load()
-        import tensorflow.compat.v1
+        is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
+        is_loaded = "tensorflow" in sys.modules
+        with _stderr_kept() if is_quiet and not is_loaded else contextlib.nullcontext():
+            import tensorflow.compat.v1
 
         value = getattr(tensorflow.compat.v1, name)
         setattr(self, name, value)  # The next time Python finds it without this method.
         return value
 
 
-def _load():
-    """Loads TensorFlow where it is not loaded yet."""
-    quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
-    if quiet and "tensorflow" not in sys.modules:
+@contextlib.contextmanager
+def _stderr_kept():
+    """Within it, what is written to stderr is kept, and printed only if that fails or aborts.
+
+    Ctrl-C is no failure, and is said in one line.
+    """
+    try:
+        keeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", KEEPER], stdin=subprocess.PIPE)
+    except (OSError, TypeError):  # No process can be started here.
+        yield
+        return
+    with keeper:  # Its end closes the pipe, and a keeper that is still there prints what came.
+        stderr = os.dup(2)
+        os.dup2(keeper.stdin.fileno(), 2)
         try:
-            with _stderr_kept():
-                import tensorflow  # noqa: F401
+            yield
+            keeper.kill()
         except KeyboardInterrupt:
+            keeper.kill()
             sys.excepthook = _say_interrupted
             raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _say_interrupted(kind, error, traceback):
+    """Takes the place of Python's traceback for a KeyboardInterrupt."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
 tf = _TensorFlow()
