@@ -20,6 +20,7 @@ import time
 # come first: they say what is not installed, and hide what TensorFlow prints while it loads.
 from ptb import cluster, reader, rnn, run
 from ptb.evaluate import TextInput, perplexity, text_perplexity
+from ptb.plan import make_plan
 from ptb.terminal import command_line
 
 import numpy as np
@@ -234,18 +235,16 @@ def run_epoch(session, model, eval_op=None, verbose=False, follow=None):
 @cluster.member(FLAGS)  # Where TF_CONFIG names several workers, this process is one of them.
 def main(_):
     """Trains a configuration for all its epochs, tests it and saves it."""
-    config = command_line.get_config(FLAGS.config, configs)
-    corpus = run.find_corpus(FLAGS)
-    source = run.find_source(FLAGS, config, corpus)
-    raw_data = reader.ptb_raw_data(corpus.folder, vocabulary=source.vocabulary)
-    reader.refuse_short_texts(corpus.folder, raw_data, config)
+    plan = make_plan(FLAGS, command_line.get_config(FLAGS.config, configs))
+    raw_data = reader.ptb_raw_data(plan.corpus.folder, vocabulary=plan.source.vocabulary)
+    reader.refuse_short_texts(plan.corpus.folder, raw_data, plan.config)
 
     # What the article does not have (going on after a stop, saving, a display) is behind this_run.
-    with run.open_run(FLAGS, config, corpus, raw_data, source) as this_run:
+    with run.open_run(plan, raw_data) as this_run:
         if this_run.is_finished:
             this_run.show_results()
         else:
-            train(this_run, config, raw_data)
+            train(this_run, plan.config, raw_data)
 
 
 def train(this_run, config, raw_data):

@@ -28,9 +28,9 @@ import typing
 
 import numpy as np
 
-from ptb import reader, rnn
+from ptb import reader, rnn, source
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.saving import checkpoint, files
+from ptb.saving import checkpoint, files, identity, tutorial
 from ptb.terminal import command_line
 from ptb.terminal.corpus_notes import unseparated_words
 from ptb.terminal.errors import UserError
@@ -586,7 +586,7 @@ def _read_checkpoint(path, found, best):
     state = "not finished" if position.test is None else f"test perplexity {position.test:.3f}"
     if best:
         state = f"the best, valid perplexity {position.history[-1].valid_perplexity:.3f}"
-    sizes = [config[name] for name in checkpoint.SIZES]
+    sizes = [config[name] for name in identity.SIZES]
     return TrainedModel(
         path,
         f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, epoch "
@@ -598,13 +598,13 @@ def _read_checkpoint(path, found, best):
 
 def _read_tutorials(path, data_path):
     """Returns the TrainedModel of the tutorial's checkpoint at a path."""
-    found = checkpoint.find_tutorial(path)
+    found = tutorial.find(path)
     sizes = found.num_layers, found.size, found.vocab_size
-    config = dict(zip(checkpoint.SIZES, sizes))
+    config = dict(zip(identity.SIZES, sizes))
     config |= {"batch_size": SENTENCES_AT_ONCE, "num_steps": WORDS_A_STEP}
     return TrainedModel(
         path, f"{found.variables_path}: {found.num_layers} x {found.size} units",
-        found.read_vocabulary(data_path), config, "float32",
+        source.read_tutorials_vocabulary(found, data_path), config, "float32",
         checkpoint.read_weights(found.variables_path, sizes, found.names), is_tutorials=True,
     )
 

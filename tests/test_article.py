@@ -1,4 +1,4 @@
-"""The article's own script runs, written with the classes of lstm.py."""
+"""The article's own script, as the guide has it, runs with the classes of lstm.py."""
 
 import os
 import re
@@ -10,82 +10,35 @@ from conftest import ROOT, train
 
 import configs
 
-SCRIPT = '''
-import sys
-
-import tensorflow.compat.v1 as tf
-
-import ptb.reader as reader
-from lstm import *
-
-flags = tf.app.flags
-FLAGS = flags.FLAGS
-flags.DEFINE_string("save_path", "./elsewhere", "Model output directory.")
+GUIDE = ROOT / "ptb" / "docs" / "article.md"
+FIELDS = {
+    "num_steps": 3, "hidden_size": 6, "batch_size": 4, "vocab_size": 40, "max_max_epoch": 2,
+    "max_epoch": 1, "keep_prob": 0.8,
+}
+SMALLER = f"SmallConfig = type('SmallConfig', (TstConfig,), {FIELDS})\n"
 
 
-class ArticleConfig(TstConfig):
-    num_steps = 3
-    hidden_size = 6
-    batch_size = 4
-    keep_prob = 0.8
-    max_max_epoch = 2
-    max_epoch = 1
-
-
-def main(_):
-    data_path, model_path = FLAGS.data_path, FLAGS.init_from
-    raw_data = reader.ptb_raw_data(data_path)
-    train_data, valid_data, test_data, ArticleConfig.vocab_size = raw_data
-    config = ArticleConfig()
-    eval_config = ArticleConfig()
-    eval_config.batch_size = 1
-    eval_config.num_steps = 1
-    with tf.Graph().as_default():
-        initializer = tf.random_uniform_initializer(-config.init_scale, config.init_scale)
-        with tf.name_scope("Train"):
-            train_input = PTBInput(config=config, data=train_data, name="TrainInput")
-            with tf.variable_scope("Model", reuse=None, initializer=initializer):
-                m = PTBModel(is_training=True, config=config, input_=train_input)
-        with tf.name_scope("Valid"):
-            valid_input = PTBInput(config=config, data=valid_data, name="ValidInput")
-            with tf.variable_scope("Model", reuse=True, initializer=initializer):
-                mvalid = PTBModel(is_training=False, config=config, input_=valid_input)
-        with tf.name_scope("Tst"):
-            test_input = PTBInput(config=eval_config, data=test_data, name="TstInput")
-            with tf.variable_scope("Model", reuse=True, initializer=initializer):
-                mtst = PTBModel(is_training=False, config=eval_config, input_=test_input)
-
-        sv = tf.train.Supervisor()
-        with sv.managed_session() as session:
-            for i in range(config.max_max_epoch):
-                lr_decay = config.lr_decay ** max(i + 1 - config.max_epoch, 0.0)
-                m.assign_lr(session, config.learning_rate * lr_decay)
-                print("Epoch: %d Learning rate: %.3f" % (i + 1, session.run(m.lr)))
-                train_perplexity = run_epoch(session, m, eval_op=m.train_op, verbose=True)
-                print("Epoch: %d Train Perplexity: %.3f" % (i + 1, train_perplexity))
-                valid_perplexity = run_epoch(session, mvalid)
-                print("Epoch: %d Valid Perplexity: %.3f" % (i + 1, valid_perplexity))
-
-            # What lstm.py has trained takes the place of these weights, to compare the test.
-            sv.saver.restore(session, model_path)
-            tst_perplexity = run_epoch(session, mtst)
-            print("Test Perplexity: %.3f" % tst_perplexity)
-
-
-if __name__ == "__main__":
-    tf.app.run()
-'''
+def script(model_path):
+    """Returns the script of the guide, with a smaller model, tested with the weights at a path."""
+    text = GUIDE.read_text(encoding="utf-8")
+    code = text.split("\n## The script\n")[1].split("```python\n")[1].split("```")[0]
+    changes = {
+        "from lstm import *\n": "from lstm import *\n" + SMALLER,
+        '# sv.saver.restore(session, "Out/small/checkpoint-000014/model.ckpt")':
+            f"sv.saver.restore(session, {model_path!r})",
+    }
+    for old, new in changes.items():
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    return code
 
 
 def test_articles_script_gets_the_test_perplexity_of_lstm_py(corpus, tmp_path, capsys):
-    fields = {"vocab_size": None, "num_steps": 3, "hidden_size": 6, "batch_size": 4}
-    config = type("SomeConfig", (configs.TstConfig,), fields)
-    train(config, corpus, tmp_path)
+    train(type("SomeConfig", (configs.TstConfig,), FIELDS), corpus, tmp_path)
     expected = re.search("^Test Perplexity: .*", capsys.readouterr().out, re.M)[0]
-    (tmp_path / "article.py").write_text(SCRIPT)
+    (tmp_path / "article.py").write_text(script(models.last_model(tmp_path / "some")))
     ended = subprocess.run(
-        [sys.executable, tmp_path / "article.py", f"--data_path={corpus}",
-         f"--init_from={models.last_model(tmp_path / 'some')}"],
+        [sys.executable, tmp_path / "article.py", f"--data_path={corpus}"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True,
     )
     assert ended.returncode == 0, ended.stderr
@@ -94,4 +47,4 @@ def test_articles_script_gets_the_test_perplexity_of_lstm_py(corpus, tmp_path, c
         "Epoch: 2 Learning rate: 0.500"
     )
     assert lines[-1] == expected
-    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "model").exists()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_files import System
 
+from ptb import source
 from ptb.rnn import LSTMStateTuple
 from ptb.saving import checkpoint, files
 from ptb.saving.history import EpochResult, best_epoch
@@ -391,6 +392,8 @@ def test_content_is_checked_even_where_the_checksums_are_right(how, two, capsys)
 @pytest.mark.parametrize("where, change", [
     ("more", lambda record: record["position"].update(more=1)),
     ("format", lambda record: record.update(format=2)),
+    ("cell", lambda record: record["facts"].update(cell="gru")),
+    ("weight_decay", lambda record: record["facts"]["config"].update(weight_decay=0.1)),
     ("column 6 of the history", lambda record: record["position"].update(history=[[1.0] * 6] * 2)),
 ])
 def test_checkpoint_of_a_newer_version_is_not_called_damaged(where, change, two, save):
@@ -401,9 +404,9 @@ def test_checkpoint_of_a_newer_version_is_not_called_damaged(where, change, two,
     path.write_text(json.dumps(record))
     correct_sum(path)
     message = f"^{two}/checkpoint-000002 was written by a newer .* does not know what {where} in "
-    for find in checkpoint.newest, checkpoint.find, checkpoint.read_source:
+    for find in checkpoint.newest, checkpoint.find, source.read:
         with pytest.raises(UserError, match=message):
-            find(str(two), *["corpus"] * (find is checkpoint.read_source))
+            find(str(two), *["corpus"] * (find is source.read))
     checkpoint.prune(str(two), set())
     assert len(os.listdir(two)) == 2
 
@@ -503,6 +506,19 @@ def test_restored_where_the_graph_is_finished(two):
         path = f"{two}/checkpoint-000002/model.ckpt"
         checkpoint.restore(session, path, [variable])
         assert np.all(session.run(variable) == 2)
+
+
+def test_checkpoint_that_is_known_is_not_read_again(two, save, monkeypatch):
+    """Unless another one has taken its place."""
+    known, _ = checkpoint.newest(str(two))
+    read, really = [], files.sha256_of
+    monkeypatch.setattr(files, "sha256_of", lambda path: read.append(path) or really(path))
+    assert checkpoint.newest(str(two), known) == (known, set()) and read == []
+    shutil.rmtree(two / "checkpoint-000002")
+    save(two, FIRST, 3)
+    read.clear()
+    found, _ = checkpoint.newest(str(two), known)
+    assert (found.path, found.position.step) == (known.path, FIRST.step) and read
 
 
 def test_what_may_not_be_read_is_not_damaged(two, monkeypatch):

@@ -10,6 +10,7 @@ import types
 import pytest
 
 from ptb.saving import files
+from ptb.terminal.command_line import as_typed
 from ptb.terminal.errors import UserError
 
 
@@ -388,7 +389,7 @@ def test_what_is_within_a_folder(path, is_within, tmp_path, monkeypatch):
 def test_command_can_be_copied():
     words = ["python", "it's  here/$HOME/*.txt", "--name="]
     echo = subprocess.run(
-        f"printf '%s|' {files.as_typed(words)}", shell=True, text=True, capture_output=True
+        f"printf '%s|' {as_typed(words)}", shell=True, text=True, capture_output=True
     )
     assert echo.stdout == "".join(f"{word}|" for word in words)
 

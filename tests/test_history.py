@@ -62,8 +62,17 @@ def test_graph_is_kept_once(tmp_path):
     assert points(tmp_path)[1] == 1
 
 
-def test_killed_while_files_are_joined(tmp_path):
-    """The joined file is there, and the second one still, too."""
+def test_another_worker_writes_nothing(tmp_path, monkeypatch):
+    """The folder is worker 0's; here one in which a file would be written by mistake."""
+    monkeypatch.chdir(tmp_path)
+    with history.EventFile(None, LAST) as events:
+        events.add(1, {"Training Loss": 1.0})
+        assert events.graph_is_there
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_while_files_are_merged(tmp_path):
+    """The merged file is there, and the second one still, too."""
     write(tmp_path, [1, 2], {})
     first, = tmp_path.iterdir()
     write(tmp_path, [3, 4], {"Training Loss": 2})

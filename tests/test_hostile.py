@@ -98,7 +98,7 @@ def test_checkpoint_takes_any_bytes(data, tmp_path_factory):
     (folder / "model.ckpt.index").write_bytes(b"index")
     position = checkpoint.Position(epoch=1, history=(EpochResult(1.0, 2.0, 3.0, 4.0, 5.0),))
     checkpoint.write(folder, {"seed": 1}, position, ["a", "b"])
-    assert checkpoint.read(folder) == (folder, {"seed": 1}, position, ["a", "b"])
+    assert checkpoint.read(folder)[:4] == (folder, {"seed": 1}, position, ["a", "b"])
     names = sorted(path.name for path in folder.iterdir())
     path = folder / data.draw(st.sampled_from(names))
     before = path.read_bytes()

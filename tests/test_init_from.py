@@ -8,15 +8,17 @@ import sys
 import models
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from conftest import train
 from test_checkpoint import correct_sum
 from test_resume import assert_same, variables
-from test_run import flags_for
 
 import configs
+import lstm
 from ptb import run
-from ptb.dataset import Corpus
-from ptb.saving import checkpoint, files
+from ptb.plan import make_plan
+from ptb.saving import checkpoint, files, identity
+from ptb.source import Source
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
 
@@ -55,11 +57,14 @@ def source(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "source")
 
 
-def find(init_from, text, out, config=OtherConfig, **flags):
+def find(init_from, text, out, config=OtherConfig, restart=False):
     """Returns the Source that a run saved in out/some finds, and its configuration."""
     config = type("SomeConfig", (config,), {})()
-    flags = flags_for(out, init_from=str(init_from), **flags)
-    return run.find_source(flags, config, Corpus(str(text), "own")), config
+    args = [f"--init_from={init_from}", f"--data_path={text}", f"--save_path={out}"]
+    with flagsaver.flagsaver():
+        lstm.FLAGS(["lstm.py", "--config=some", *args, *["--restart"] * restart])
+        plan = make_plan(lstm.FLAGS, config)
+    return plan.source, plan.config
 
 
 def weights(path):
@@ -124,7 +129,7 @@ def test_other_words_have_other_ids_and_the_text_is_not_blamed():
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
     message = "^folder has another run: it did not start from there .leave out --init_from to go on"
     with pytest.raises(UserError, match=message):
-        run.refuse_another_run("folder", found, now, checkpoint.Source(["a"], "there", "c"))
+        identity.refuse_another_run("folder", found, now, Source(["a"], "there", "c"))
 
 
 def test_run_from_drawn_weights_is_another(trained, source, corpus, tmp_path):

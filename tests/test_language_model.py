@@ -16,7 +16,7 @@ import numpy_lstm
 import pytest
 from conftest import ROOT
 
-from ptb import language_model, reader, rnn
+from ptb import language_model, reader, rnn, source
 from ptb.language_model import LanguageModel
 from ptb.saving import checkpoint
 from ptb.terminal.errors import UserError
@@ -99,7 +99,7 @@ def test_paths_as_pathlib_has_them(trained, corpus, tmp_path):
     for args in (trained,), (trained / "checkpoint-000003" / "model.ckpt",), (tmp_path, corpus):
         assert LanguageModel.load(*args).next_words("w1") == expected
     for path in trained, tmp_path / "model.ckpt-3.index":
-        assert checkpoint.read_source(path, corpus).vocabulary == reader.read_vocabulary(corpus)
+        assert source.read(path, corpus).vocabulary == reader.read_vocabulary(corpus)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
@@ -510,7 +510,7 @@ def test_reader_that_always_loses_the_race_gives_up(trained, tmp_path, monkeypat
         raise UserError(f"{path} cannot be read")
 
     monkeypatch.setattr(checkpoint, "read_variables", go_on)
-    for read in LanguageModel.load, lambda path: checkpoint.read_source(path, "corpus"):
+    for read in LanguageModel.load, lambda path: source.read(path, "corpus"):
         with pytest.raises(UserError, match=f"^{folder}: the run there saves so often that each"):
             read(str(folder))
 

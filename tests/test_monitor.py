@@ -1,5 +1,6 @@
 """What a person sees of a run besides the article's lines."""
 
+import math
 import os
 import struct
 import subprocess
@@ -32,7 +33,9 @@ def watch(epoch_size, epochs, clock, seconds=0.5):
         for epoch in range(epochs):
             for step in range(1, epoch_size + 1):
                 clock.now += 5 if epoch == 0 and step < 10 else seconds  # the first ones are slow
-                display.train_step(Position(epoch, step, 3.0 * step, seconds * step))
+                display.train_step(
+                    Position(epoch, step, 3.0 * step, seconds * step), perplexity=math.e
+                )
             for step in range(1, 5):
                 clock.now += seconds
                 display.valid_step(Position(epoch, epoch_size), step / 4)

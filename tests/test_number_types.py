@@ -11,9 +11,8 @@ import pytest
 from conftest import train
 from test_script import VARIABLES
 
-from ptb import run
+from ptb import machine, run
 from ptb.language_model import LanguageModel
-from ptb.saving import files
 from ptb.terminal.errors import Stopped
 from ptb.terminal.quiet import tf
 
@@ -159,7 +158,7 @@ def test_not_both(script, corpus, tmp_path):
 
 @pytest.mark.parametrize("has_products", [True, False, None])
 def test_says_where_bfloat16_is_slow(has_products, script, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "has_bfloat16_products", lambda: has_products)
+    monkeypatch.setattr(machine, "has_bfloat16_products", lambda: has_products)
     options = "--config", "tst", "--data_path", corpus, "--save_path", tmp_path
     line = "This processor has no bfloat16 products"
     assert (line in script(*options, "--use_bf16").stdout) == (has_products is False)

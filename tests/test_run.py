@@ -22,10 +22,13 @@ from test_history import points
 import configs
 from ptb import run
 from ptb.dataset import Corpus
-from ptb.saving import checkpoint
+from ptb.plan import Plan
+from ptb.saving import checkpoint, identity
+from ptb.source import Source
 from ptb.terminal import progress
 from ptb.terminal.errors import Stopped, UserError
 from ptb.terminal.quiet import tf
+from ptb.terminal.stop_request import StopRequest
 
 EPOCH_SIZE, VALID_SIZE = 60, 4
 
@@ -46,10 +49,11 @@ def opened(out, corpus, epochs=3, vocabulary=("the", "fünf"), kind="own", **fla
     """Returns run.open_run for a TinyConfig."""
     config = models.TinyConfig()
     config.max_max_epoch = epochs
-    return run.open_run(
-        flags_for(out, **flags), config, Corpus(str(corpus), kind), ([], [], [], 2),
-        checkpoint.Source(list(vocabulary)),
+    plan = Plan(
+        flags_for(out, **flags), config, Corpus(str(corpus), kind), Source(list(vocabulary))
     )
+    texts = [np.array([0, 1], np.int32)] * 3
+    return run.open_run(plan, (*texts, len(vocabulary)))
 
 
 def follow(out, corpus, stop=None, ask=None, **options):
@@ -329,7 +333,7 @@ def test_size_of_a_model_is_that_of_its_variables():
     config = models.TinyConfig()
     with models.built(config, [1] * 100) as (session, *_):
         sizes = [variable.size for variable in models.variables(session).values()]
-    assert run._num_weights(config) == sum(sizes)
+    assert Plan(None, config, None, None).num_weights == sum(sizes)
 
 
 def allocate_in_tensorflow():
@@ -394,7 +398,7 @@ def test_another_run_is_refused_and_every_difference_named(change, said, tmp_pat
 def test_differences_have_their_full_names(before, now, said):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
     with pytest.raises(UserError, match=f"folder has another run: {said}. Use"):
-        run.refuse_another_run("folder", found, now, checkpoint.Source(["the"]))
+        identity.refuse_another_run("folder", found, now, Source(["the"]))
 
 
 @pytest.mark.parametrize("fields, changed_text, said", [
@@ -431,8 +435,8 @@ def test_first_releases_run_on_a_text_that_is_read_otherwise_now(
         pass  # A run of this release goes on.
     newest = checkpoint.newest
 
-    def of_the_first_release(folder):
-        found, damaged = newest(folder)
+    def of_the_first_release(*args):
+        found, damaged = newest(*args)
         facts = {name: value for name, value in found.facts.items() if name != "ids"}
         return found._replace(facts=facts), damaged
 
@@ -463,22 +467,20 @@ def test_mode_epochs_and_version_may_change(tmp_path, corpus, monkeypatch):
 ], ids=["other names, of the first release", "other bytes, the same ids"])
 def test_same_text_is_the_same_run(before, now):
     found = checkpoint.Checkpoint("path", before, checkpoint.Position(), ["the"])
-    run.refuse_another_run("folder", found, now, checkpoint.Source(["the"]))
+    identity.refuse_another_run("folder", found, now, Source(["the"]))
 
 
 def test_facts_are_what_decides_the_numbers(corpus):
     raw_data = [1, 2], [3], [4], 9
-    source = checkpoint.Source(["the"])
-    facts = run.facts_of(configs.SmallConfig(), corpus, raw_data, flags_for("Out"), source)
+    text, source = Corpus(str(corpus), "own"), Source(["the"])
+    facts = Plan(flags_for("Out"), configs.SmallConfig(), text, source).facts(raw_data)
     assert json.loads(json.dumps(facts)) == facts
     assert facts["config"]["hidden_size"] == 200 and facts["config"]["keep_prob"] == 1.0
     assert set(facts["config"]) == {n for n in dir(configs.SmallConfig) if n[0] != "_"}
     assert set(facts["corpus"]) == {f"ptb.{part}.txt" for part in ("train", "valid", "test")}
     assert set(facts["ids"]) == {"train", "valid", "test"}
-    changed = run.facts_of(
-        configs.LargeConfig(), corpus, ([1, 2], [3], [5], 9),
-        flags_for("Out", seed=5, use_fp16=True), source,
-    )
+    flags = flags_for("Out", seed=5, use_fp16=True)
+    changed = Plan(flags, configs.LargeConfig(), text, source).facts(([1, 2], [3], [5], 9))
     same = [changed["ids"][part] == facts["ids"][part] for part in facts["ids"]]
     assert same == [True, True, False]
     assert (changed["seed"], changed["number_type"]) == (5, "float16")
@@ -498,7 +500,7 @@ def test_nothing_whole_is_an_error_and_nothing_is_removed(tmp_path, corpus):
 
 def test_folder_is_locked_while_a_run_lasts_and_free_when_its_process_dies(tmp_path, corpus):
     code = (
-        "import sys, time; from ptb import files\n"
+        "import sys, time; from ptb.saving import files\n"
         "with files.lock(sys.argv[1]):\n"
         "    print('locked', flush=True); time.sleep(60)"
     )
@@ -609,12 +611,12 @@ def test_signals_ask_to_stop_unless_they_were_ignored(name):
     signum = getattr(signal, name)
     before = signal.signal(signum, signal.default_int_handler)
     try:
-        with run.StopRequest() as stop_request:
+        with StopRequest() as stop_request:
             os.kill(os.getpid(), signum)
             assert stop_request.signum == signum
         assert signal.getsignal(signum) == signal.default_int_handler
         signal.signal(signum, signal.SIG_IGN)
-        with run.StopRequest() as stop_request:
+        with StopRequest() as stop_request:
             os.kill(os.getpid(), signum)
             assert stop_request.signum is None
     finally:
@@ -625,7 +627,7 @@ def test_outside_the_main_thread_no_signal_is_asked_for():
     signums = []
 
     def enter():
-        with run.StopRequest() as stop_request:
+        with StopRequest() as stop_request:
             signums.append(stop_request.signum)
 
     thread = threading.Thread(target=enter)
@@ -637,9 +639,9 @@ def test_outside_the_main_thread_no_signal_is_asked_for():
 def test_second_ctrl_c_leaves_at_once():
     """Here while the first waits for the end of a step that never comes."""
     code = (
-        "import signal, time; from ptb import run\n"
+        "import signal, time; from ptb.terminal.stop_request import StopRequest\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "with run.StopRequest() as stop_request:\n"
+        "with StopRequest() as stop_request:\n"
         "    print('ready', flush=True)\n"
         "    while not stop_request.signum: time.sleep(0.01)\n"
         "    print('asked', flush=True)\n"

@@ -10,28 +10,21 @@
 
 Nothing in it is an absolute path, so the folder can be moved. Other files that somebody puts there,
 such as a file manager's .DS_Store, are nobody's business.
-
-The checkpoints of the PTB tutorial of TensorFlow 1.x have the variables only, under names that
-differ by version and mode; they are found and restored as well.
 """
 
 import contextlib
 import dataclasses
 import errno
-import glob
-import itertools
 import json
 import os
-import re
 import typing
 from zipfile import BadZipFile
 
 import numpy as np
 
-from ptb import reader
-from ptb.rnn import LSTMStateTuple, state_type
 from ptb.saving import files
 from ptb.saving.history import EpochResult, best_epoch
+from ptb.saving.identity import unknown_facts
 from ptb.terminal.errors import UserError, memory_needed
 from ptb.terminal.quiet import session_config, tf
 
@@ -48,20 +41,9 @@ UNREADABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError,
     BadZipFile,
 )
+STATE_TYPES = ("float32", "float16")  # of all numbers of a state: one of these
 CELL = "Model/RNN/multi_rnn_cell/cell_{}/"
-OUR_NAMES = ("basic_lstm_cell/kernel", "basic_lstm_cell/bias")  # of the variables of a layer
-# The names in the tutorial's checkpoints. Shapes and gate order are the same in all of them, and
-# none holds the forget bias, which is 0. In block mode TensorFlow 1.3, and no later version, also
-# clips c to [-3, 3], which a checkpoint does not tell.
-TUTORIALS_NAMES = (
-    OUR_NAMES,  # basic mode, TensorFlow 1.2 to 1.15
-    ("basic_lstm_cell/weights", "basic_lstm_cell/biases"),  # TensorFlow 1.0 and 1.1
-    ("lstm_cell/kernel", "lstm_cell/bias"),  # block mode, TensorFlow 1.3 to 1.15
-    # cuDNN mode: TensorFlow 1.3 saves this readable copy beside the buffer, later versions do not.
-    ("cudnn_compatible_lstm_cell/kernel", "cudnn_compatible_lstm_cell/bias"),
-)
-SIZES = ("num_layers", "hidden_size", "vocab_size")  # the fields that decide the variables' shapes
-CUDNN_BUFFER = "Model/lstm_params"  # all layers of cuDNN mode, in an order of cuDNN's own
+LAYER_NAMES = ("basic_lstm_cell/kernel", "basic_lstm_cell/bias")  # of the variables of a layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +54,7 @@ class Position:
     step: int = 0  # steps of the next epoch that are done
     costs: float = 0.0  # sum of the costs of those steps
     seconds: float = 0.0  # duration of those steps
-    state: tuple | None = None  # an LSTMStateTuple of each layer after them; None is the zero state
+    state: tuple | None = None  # (c, h) of each layer after them; None is the zero state
     history: tuple = ()  # an EpochResult for each epoch that is done
     test: float | None = None  # test perplexity, once the run is finished
     best_test: float | None = None  # that of the best epoch, where this is not the last one
@@ -82,64 +64,15 @@ class Checkpoint(typing.NamedTuple):
     """What is in a checkpoint besides the variables."""
 
     path: str  # the checkpoint's folder
-    facts: dict  # what decides the run's numbers, see run.facts_of
+    facts: dict  # what decides the run's numbers, see identity.facts_of
     position: Position
     vocabulary: list  # the words by id
+    sums: dict | None = None  # {name of a file: its checksum}; None where nothing was read
 
     @property
     def variables_path(self):
         """The path of the variables, as a `tf.train.Saver` takes it."""
         return os.path.join(self.path, VARIABLES)
-
-
-class TutorialCheckpoint(typing.NamedTuple):
-    """A checkpoint of the PTB tutorial, and the layout of the model in it."""
-
-    variables_path: str  # as a `tf.train.Saver` takes it
-    num_layers: int
-    size: int  # units of a layer
-    vocab_size: int  # rows of the embedding
-    names: dict  # {name of a variable of ours: its name in the file}, for those of the layers
-
-    def read_vocabulary(self, data_path):
-        """Returns the words by id, from the corpus folder that the tutorial was trained on.
-
-        They are those of the tutorial's reader. `<unk>` is among them, except where the corpus has
-        none and its words fill all ids. Words that are joined to an `<eos>` are named on stderr.
-
-        Raises:
-          UserError: no folder is named, its text cannot be read, or has more words than ids.
-        """
-        if data_path is None:
-            raise UserError(
-                f"{self.variables_path} has no vocabulary; name its corpus with --data_path"
-            )
-        data_path = files.local_path(data_path)
-        vocabulary = reader.read_tutorials_vocabulary(data_path)
-        joined = [word for word in vocabulary if reader.EOS in word and word != reader.EOS]
-        if reader.UNK not in vocabulary and len(vocabulary) < self.vocab_size:
-            vocabulary.append(reader.UNK)
-        if len(vocabulary) > self.vocab_size:
-            raise UserError(
-                f"{data_path} has {len(vocabulary):,} word types, and {self.variables_path} "
-                f"{self.vocab_size:,}: it was trained on another corpus"
-            )
-        if joined:
-            files.warn_once(data_path, (
-                f"{data_path}: the tutorial's reader joined {reader.EOS} to the words beside it "
-                f"where no space is between them; {joined[0]} is a word of this model."
-            ))
-        return vocabulary
-
-
-class Source(typing.NamedTuple):
-    """Where a run has its words from and, unless they are drawn, its first weights."""
-
-    vocabulary: list  # the words by id
-    path: str | None = None  # of the weights, as a `tf.train.Saver` takes it
-    checksum: str | None = None  # SHA-256 of the file that has them, path.data-00000-of-00001
-    sizes: dict | None = None  # their num_layers, hidden_size and vocab_size
-    values: dict | None = None  # {name of a variable: array}; not for a run that goes on
 
 
 class Damaged(Exception):
@@ -200,20 +133,24 @@ def prune(folder, damaged):
         files.remove(_path(folder, number))
 
 
-def newest(folder):
+def newest(folder, known=None):
     """Returns (the newest whole Checkpoint of a run's folder or None, numbers of damaged ones).
 
     Each damaged checkpoint that is newer is named on stderr, once in a process. A run that is
     training removes old checkpoints: where one disappears while it is read, the folder is looked
     through again.
 
+    Args:
+      folder: the run's folder.
+      known: a Checkpoint that was read before and need not be read again, see read.
+
     Raises:
       UserError: the folder or a checkpoint cannot be read.
     """
-    return _first_whole(folder, lambda: reversed(_numbers(folder)))
+    return _first_whole(folder, lambda: reversed(_numbers(folder)), known)
 
 
-def of_best_epoch(folder, history, damaged):
+def of_best_epoch(folder, history, damaged, known=None):
     """Returns the Checkpoint at the end of a run's best epoch; None where none is there or whole.
 
     It is known by its own history, with which the run's begins. As in `newest`, damaged checkpoints
@@ -223,21 +160,23 @@ def of_best_epoch(folder, history, damaged):
       folder: the run's folder.
       history: an EpochResult for each epoch that is done.
       damaged: the numbers of checkpoints that are not to be looked at.
+      known: see newest.
 
     Raises:
       UserError: the folder or a checkpoint cannot be read.
     """
     return _first_whole(
-        folder, lambda: _numbers_of_best_epoch(_positions(folder, damaged), history)
+        folder, lambda: _numbers_of_best_epoch(_positions(folder, damaged), history), known
     )[0]
 
 
-def _first_whole(folder, numbers):
+def _first_whole(folder, numbers, known=None):
     """Returns (the first whole Checkpoint of a run's folder or None, numbers of damaged ones).
 
     Args:
       folder: the run's folder.
       numbers: a function that returns the numbers of the checkpoints to look at, in order.
+      known: see newest.
     """
     for _ in tries(folder):
         damaged = {}
@@ -245,7 +184,7 @@ def _first_whole(folder, numbers):
             for number in numbers():
                 path = _path(folder, number)
                 try:
-                    found = read(path)
+                    found = read(path, known)
                     break
                 except Damaged as error:
                     damaged[number] = f"{path} is damaged: {error}."
@@ -315,113 +254,19 @@ def find(path, best=False):
         # The run, which is training, has gone on meanwhile and has another best epoch.
 
 
-def find_tutorial(path):
-    """Returns the TutorialCheckpoint that a path names.
-
-    It is a path with or without .index, or a folder, where the checkpoint of most steps is taken.
-
-    Raises:
-      UserError: there is none, it cannot be read, or it has not the tutorial's variables.
-    """
-    path = os.fspath(path).removesuffix(".index")
-    if not os.path.exists(f"{path}.index"):
-        found = glob.glob(os.path.join(glob.escape(path), "*.index"))
-        if not found:
-            runs = filter(is_run, _beside_or_within(path))
-            runs = sorted(runs, key=lambda run: (not run.startswith(path), run))[:3]
-            hint = f"; there is {', '.join(runs)}" if runs else ""
-            raise UserError(
-                f"{path}: no trained model there; lstm.py trains one in Out/<config>{hint}"
-            )
-        path = max(found, key=lambda name: [int(n) for n in re.findall("[0-9]+", name)])
-        path = path.removesuffix(".index")
-    folder, name = os.path.split(path)
-    try:
-        with files.plain_folder(folder) as plain:
-            shapes = dict(tf.train.list_variables(os.path.join(plain, name)))
-    except (tf.errors.OpError, ValueError) as error:
-        raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
-    names = {}
-    for layer in itertools.count():
-        cell = CELL.format(layer)
-        found = [pair for pair in TUTORIALS_NAMES if all(cell + name in shapes for name in pair)]
-        if not found:
-            break
-        names.update({cell + ours: cell + theirs for ours, theirs in zip(OUR_NAMES, found[0])})
-    if not layer and CUDNN_BUFFER in shapes:
-        raise UserError(
-            f"{path} is of the tutorial's cuDNN mode, which keeps the LSTM in one buffer that only "
-            "cuDNN can read; train in its basic or block mode"
-        )
-    if not layer or len(shapes.get("Model/embedding", ())) != 2:
-        raise UserError(f"{path} has not the variables of the PTB tutorial")
-    vocab_size, size = shapes["Model/embedding"]
-    return TutorialCheckpoint(path, layer, size, vocab_size, names)
-
-
-def _beside_or_within(path):
-    """Returns the paths beside a path, and those in it."""
-    path = os.path.normpath(path)
-    return [
-        found for folder in (os.path.dirname(path), path)
-        for found in glob.glob(os.path.join(glob.escape(folder), "*"))
-    ]
-
-
-def read_source(path, data_path):
-    """Returns the Source that is a run's folder, or a checkpoint, the tutorial's as well.
-
-    Args:
-      path: what `find` or `find_tutorial` takes.
-      data_path: the corpus folder from which a checkpoint of the tutorial gets its words.
-
-    Raises:
-      UserError: there is none, it is damaged, or it has weights that are not finite.
-    """
-    for _ in tries(path):
-        found = find(path)
-        if found is None:
-            found = find_tutorial(path)
-            sizes = found.num_layers, found.size, found.vocab_size
-            vocabulary = found.read_vocabulary(data_path)
-            return _source(found.variables_path, vocabulary, sizes, found.names)
-        sizes = [found.facts["config"][name] for name in SIZES]
-        try:
-            return _source(found.variables_path, found.vocabulary, sizes, {})
-        except UserError:
-            if os.path.exists(found.path):
-                raise
-            # The run, which is training, has just removed this checkpoint and has a newer one.
-
-
-def _source(path, vocabulary, sizes, names):
-    """Returns the Source with the weights at a path; see Source and read_weights."""
-    values = read_weights(path, sizes, names)
-    if not are_finite(values):
-        raise UserError(
-            f"{path} has weights that are not finite: its training diverged; name an earlier "
-            "checkpoint"
-        )
-    try:
-        checksum = files.sha256_of(*sorted(glob.glob(f"{glob.escape(path)}.data-*")))
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from error
-    return Source(vocabulary, path, checksum, dict(zip(SIZES, sizes)), values)
-
-
 def read_weights(path, sizes, names):
     """Returns a model's weights at a path, {name of a variable: array}.
 
     Args:
       path: where they are, as a `tf.train.Saver` takes it.
-      sizes: the model's SIZES.
+      sizes: the model's identity.SIZES.
       names: {name of a variable: its name in the file}, where the two differ.
 
     Raises:
       UserError: they are not there, have another shape, or cannot be read.
     """
     num_layers, size, vocab_size = sizes
-    kernel, bias = OUR_NAMES
+    kernel, bias = LAYER_NAMES
     shapes = {
         "Model/embedding": [vocab_size, size],
         **{CELL.format(layer) + kernel: [2 * size, 4 * size] for layer in range(num_layers)},
@@ -540,8 +385,13 @@ def write(path, facts, position, vocabulary):
         file.writelines(_lines(sums))
 
 
-def read(path):
+def read(path, known=None):
     """Returns the Checkpoint in a folder.
+
+    Args:
+      path: the folder.
+      known: a Checkpoint that was read before. Where SHA256SUMS says that it is still the one in
+        the folder, the other files, which may be large, are not read again.
 
     Raises:
       Damaged: a file that was written is missing or changed, or has not what it should.
@@ -556,6 +406,8 @@ def read(path):
         needed = {RECORD, STATE, VOCABULARY, f"{VARIABLES}.index"}
         if lines != _lines(sums) or not needed <= {*sums}:
             raise ValueError
+        if known and (known.path, known.sums) == (path, sums):
+            return known
         for name, checksum in sums.items():
             if not os.path.exists(os.path.join(path, name)):
                 raise Damaged(f"{name} is missing")
@@ -570,7 +422,8 @@ def read(path):
         facts, position = _read_record(path)
         name = STATE
         state = _state(os.path.join(path, STATE), facts)
-        return Checkpoint(path, facts, dataclasses.replace(position, state=state), vocabulary)
+        position = dataclasses.replace(position, state=state)
+        return Checkpoint(path, facts, position, vocabulary, sums)
     except (PermissionError, UserError):
         raise  # Nothing is damaged.
     except UNREADABLE as error:
@@ -587,7 +440,7 @@ def _read_record(path):
         record = json.load(file)
     facts, fields = _checked(record["facts"], dict), _checked(record["position"], dict)
     known = {field.name for field in dataclasses.fields(Position)}
-    unknown = sorted({*record, *fields} - {"facts", "position", *known})
+    unknown = sorted({*record, *fields} - {"facts", "position", *known}) + unknown_facts(facts)
     unknown += [
         f"column {len(result)} of the history" for result in _checked(fields["history"], list)
         if len(_checked(result, list)) > len(EpochResult._fields)
@@ -645,13 +498,13 @@ def _state(path, facts):
     """
     with np.load(path, allow_pickle=False) as arrays:
         layers = range(len(arrays.files) // 2)
-        state = tuple(LSTMStateTuple(arrays[f"c{k}"], arrays[f"h{k}"]) for k in layers)
+        state = tuple((arrays[f"c{k}"], arrays[f"h{k}"]) for k in layers)
     if not state:
         return None
     config = facts["config"]
     shape = (config["batch_size"], config["hidden_size"])
     kinds = {(array.shape, str(array.dtype)) for pair in state for array in pair}
-    if (len(state), kinds) != (config["num_layers"], {(shape, state_type(facts["number_type"]))}):
+    if len(state) != config["num_layers"] or kinds not in [{(shape, t)} for t in STATE_TYPES]:
         raise ValueError
     return state
 

@@ -2,8 +2,8 @@
 
 What is written here is written under another name, flushed to the disk and then renamed, so that a
 file or folder is there whole or not at all, even where the power fails. This is the only module
-that knows the operating system: what Windows, or a disk in the network, does in another way than a
-local disk under Linux or macOS is settled here.
+that knows the disk: what Windows, or a disk in the network, does in another way than a local disk
+under Linux or macOS is settled here.
 """
 
 import contextlib
@@ -12,10 +12,8 @@ import glob
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 
@@ -232,24 +230,6 @@ def reason_of(error):
     return max(known, key=len, default=first_line)
 
 
-def memory_size():
-    """Returns the bytes of memory of this machine; where the system does not say, its addresses."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
-
-
-def has_bfloat16_products():
-    """Returns whether the processor multiplies bfloat16 numbers; None where Linux does not say."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = {*file.read().split()}
-    except OSError:
-        return None
-    return bool(names & {"avx512_bf16", "amx_bf16", "bf16"})  # The last one is of an Arm processor.
-
-
 def sha256_of(*paths):
     """Returns the SHA-256 checksum of a file, or of several joined together, in hexadecimal."""
     digest = hashlib.sha256()
@@ -280,11 +260,6 @@ def local_path(path):
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: the name is not UTF-8; use another") from error
     return os.path.expanduser(path)
-
-
-def as_typed(words):
-    """Returns the words of a command in one line, quoted for the shell of the system."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def make_folder(path):

@@ -4,7 +4,6 @@ A `tf.summary.FileWriter` writes from a thread of its own, and what it cannot wr
 a word. Here an event file is written at once, and what cannot be written is an error.
 """
 
-import contextlib
 import csv
 import glob
 import os
@@ -66,12 +65,12 @@ def write_csv(folder, results):
 class EventFile:
     """The event file of this process in a run's folder; use it in a `with`.
 
-    It appears with its first point. Those of earlier processes are joined into one, so that a run
+    It appears with its first point. Those of earlier processes are merged into one, so that a run
     of many starts has two. Other event files in the folder, with tags that are not ours, are left
     alone.
 
     Args:
-      folder: the run's folder.
+      folder: the run's folder; None where it is another worker's, and nothing is written here.
       steps_done: {tag: the last step that counts} for each of our tags. Earlier processes may have
         written points beyond their last checkpoint; these are removed, as they will come again.
 
@@ -83,10 +82,9 @@ class EventFile:
     """
 
     def __init__(self, folder, steps_done):
-        name = f"{EVENTS}{time.time():.6f}.{socket.gethostname()}"
-        self._path = os.path.join(folder, name)
+        self._folder = folder
         self._records = None
-        self.graph_is_there = _join(folder, steps_done)
+        self.graph_is_there = folder is None or _merge(folder, steps_done)
 
     def __enter__(self):
         return self
@@ -106,31 +104,15 @@ class EventFile:
         self.graph_is_there = True
 
     def _write(self, **fields):
+        if self._folder is None:
+            return
         if self._records is None:
-            self._records = tf.io.TFRecordWriter(self._path)
+            name = f"{EVENTS}{time.time():.6f}.{socket.gethostname()}"
+            self._records = tf.io.TFRecordWriter(os.path.join(self._folder, name))
             self._write(file_version="brain.Event:2")
         event = tf.Event(wall_time=time.time(), **fields)
         self._records.write(event.SerializeToString())
         self._records.flush()
-
-
-class Nowhere:
-    """Takes the place of this module where a process has no folder: nothing is written."""
-
-    class EventFile(contextlib.nullcontext):
-        """An EventFile that is not there."""
-
-        graph_is_there = True
-
-        def __init__(self, folder, steps_done):
-            super().__init__(self)
-
-        def add(self, step, values):
-            """Takes what EventFile.add takes."""
-
-    @staticmethod
-    def write_csv(folder, results):
-        """Takes what write_csv takes."""
 
 
 def read_events(path):
@@ -144,8 +126,8 @@ def read_events(path):
     return events, True
 
 
-def _join(folder, steps_done):
-    """Joins our event files into the first of them, without points after their tag's last step.
+def _merge(folder, steps_done):
+    """Merges our event files into the first of them, without points after their tag's last step.
 
     Returns whether the graph is there.
     """
@@ -163,7 +145,7 @@ def _join(folder, steps_done):
         for event in events:
             its_tags = tuple(point.tag for point in event.summary.value)
             if all(event.step <= steps_done[tag] for tag in its_tags):
-                # A process that is killed while it joins the files leaves some points twice.
+                # A process that is killed while it merges the files leaves some points twice.
                 kept.setdefault((its_tags, event.step, bool(event.graph_def)), event)
     if len(ours) > 1 or len(kept) < num_events or not all_whole:
         with files.unless_open(ours[0]):

@@ -9,12 +9,13 @@ import importlib.util
 import math
 import numbers
 import os
+import shlex
+import subprocess
 import sys
 import traceback
 
 from absl import flags  # They are those of tf.app.flags; TensorFlow installs them.
 
-from ptb.saving import files
 from ptb.terminal.errors import (
     DISK_FULL,
     READER_GONE,
@@ -124,7 +125,12 @@ def command_of(flags, **changes):
     ]
     given += [f"--{name}={value}" for name, value in changes.items() if value is not None]
     path = sys.modules[script].__file__ if script in sys.modules else script
-    return files.as_typed([sys.executable, path, *given])
+    return as_typed([sys.executable, path, *given])
+
+
+def as_typed(command):
+    """Returns the words of a command in one line, quoted for the shell of the system."""
+    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
 
 
 def prepare_flags(module_name):

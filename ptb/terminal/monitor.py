@@ -1,86 +1,58 @@
 """What a person sees of a run besides the article's lines: its start, a live line, its results.
 
-Everything here is told to it; it asks nobody and writes no file.
+What it shows is told to it; it looks at the clock and the current folder alone, and writes no file.
 """
 
 import contextlib
 import datetime
-import math
 import os
 import pathlib
 import time
 
-from ptb import fused, gpu
-from ptb.evaluate import perplexity
-from ptb.reader import EOS
-from ptb.rnn import number_type, state_type
-from ptb.saving import files
 from ptb.saving.history import best_epoch
+from ptb.terminal.command_line import as_typed
 from ptb.terminal.progress import Line, counted
-from ptb.terminal.quiet import tf
 
 WARM_UP = 10  # steps that are left out of every forecast, because the first ones are slow
 FORECAST_AT = 100  # steps after which the length of the run is said
 
 
-def print_start(
-    flags, config, corpus, raw_data, session, folder, position, source, notes
-):
-    """Prints what is about to run, on what, where it saves, and what it goes on from.
+def print_start(plan, raw_data, machine, folder):
+    """Prints what is about to run, on what, and where it saves.
 
     Args:
-      flags: the script's flags.
-      config: the configuration.
-      corpus: the dataset.Corpus.
+      plan: the plan.Plan.
       raw_data: what reader.ptb_raw_data returned for it.
-      session: the session, which knows the devices; its graph has the parameters.
+      machine: what computes, in words.
       folder: the run's folder.
-      position: the checkpoint.Position from which it goes on.
-      source: the run's checkpoint.Source.
-      notes: lines on how the texts are read, see reader.how_it_is_read.
     """
+    flags, config, corpus = plan.flags, plan.config, plan.corpus
     *texts, num_types = raw_data
     train, valid, test = (f"{len(ids):,}" for ids in texts)
-    parameters = sum(math.prod(v.shape.as_list()) for v in tf.trainable_variables())
-    devices = sorted({d.device_type for d in session.list_devices() if "XLA" not in d.device_type})
-    gpu_name = f" ({gpu.name()})" if gpu.is_visible() else ""
     print(
         f"Configuration {flags.config.lower()}: {config.num_layers} x {config.hidden_size} units, "
-        f"{parameters:,} parameters, {flags.rnn_mode} mode, {number_type(flags)}, "
+        f"{plan.num_weights:,} parameters, {flags.rnn_mode} mode, {plan.number_type}, "
         f"seed {flags.seed}\n"
         f"Corpus {corpus.folder} ({corpus.kind}): {train} words to train on, {valid} valid, "
         f"{test} test, {num_types:,} types\n"
-        f"TensorFlow {tf.__version__} on {' and '.join(devices)}{gpu_name}, saving in {folder}"
+        f"{machine}, saving in {folder}"
     )
-    for note in _gpu_notes(flags):
-        print(note)
-    for note in notes:
-        print(note)
-    if flags.use_bf16 and devices == ["CPU"] and files.has_bfloat16_products() is False:
-        print("This processor has no bfloat16 products: float32 is faster here than --use_bf16.")
-    if position.epoch >= config.max_max_epoch:
-        print(f"{_nothing_left(position, config.max_max_epoch)} Now comes the test.")
+
+
+def print_beginning(position, max_max_epoch, init_from):
+    """Prints where a run begins or goes on, unless it begins with weights that are drawn.
+
+    Args:
+      position: the checkpoint.Position from which it goes on.
+      max_max_epoch: epochs of the whole run.
+      init_from: the path of its first weights; None where they are drawn.
+    """
+    if position.epoch >= max_max_epoch:
+        print(f"{_nothing_left(position, max_max_epoch)} Now comes the test.")
     elif position.epoch or position.step:
         print(f"Going on after {done(position)}.")
-    elif source.path:
-        print(f"Starting from the weights and the vocabulary of {source.path}.")
-
-
-def _gpu_notes(flags):
-    """Returns lines on what the GPU does otherwise than a processor, or why it does nothing."""
-    if not gpu.is_visible():
-        reason = gpu.why_unused()
-        return [f"There is a GPU, and TensorFlow computes without it: {reason}."] if reason else []
-    notes = []
-    type_ = number_type(flags)
-    if type_ == "float32" and gpu.has_tf32():
-        notes.append(
-            "The GPU takes the factors of float32 products as TF32; NVIDIA_TF32_OVERRIDE=0 in the "
-            "environment prevents that."
-        )
-    if flags.rnn_mode == "fused" and (reason := fused.why_not_cudnn(state_type(type_), type_)):
-        notes.append(f"The fast mode does without cuDNN's LSTM, and is slower: {reason}.")
-    return notes
+    elif init_from:
+        print(f"Starting from the weights and the vocabulary of {init_from}.")
 
 
 def print_results(folder, position, max_max_epoch, best_path):
@@ -112,8 +84,8 @@ def print_next(folder):
     where = ""
     if os.path.realpath(os.curdir) != os.path.realpath(project):
         folder, where = os.path.abspath(folder), f" in {project}"
-    words = ["python", "-m", "ptb.language_model", "generate", folder, "--prompt", EOS]
-    print(f"To let the model write{where}: {files.as_typed(words)}")
+    command = ["python", "-m", "ptb.language_model", "generate", folder, "--prompt", "<eos>"]
+    print(f"To let the model write{where}: {as_typed(command)}")
 
 
 def done(position):
@@ -154,7 +126,6 @@ class Monitor:
     """
 
     def __init__(self, config, epoch_size):
-        self._num_steps = config.num_steps
         self._words_per_step = config.batch_size * config.num_steps
         self._epochs = config.max_max_epoch
         self._epoch_size = epoch_size
@@ -171,8 +142,8 @@ class Monitor:
     def __exit__(self, *_):
         self._entered.close()
 
-    def train_step(self, position):
-        """To be told the checkpoint.Position after every training step."""
+    def train_step(self, position, perplexity):
+        """To be told the checkpoint.Position after every training step, and its perplexity."""
         self._steps_here += 1
         if self._steps_here == WARM_UP:
             self._warm_since = time.perf_counter()
@@ -181,11 +152,10 @@ class Monitor:
         if self._steps_here == FORECAST_AT and run_left:
             print(f"Training will take about {_in_words(self._seconds_of(run_left))}.")
         if self._steps_here > WARM_UP and self._line.is_due():
-            so_far = perplexity(position.costs, position.step * self._num_steps)
             speed = self._words_per_step * position.step / position.seconds
             self._line.show(
                 f"Epoch {position.epoch + 1}/{self._epochs} "
-                f"{100 * position.step / self._epoch_size:.0f}%  perplexity {so_far:.1f}  "
+                f"{100 * position.step / self._epoch_size:.0f}%  perplexity {perplexity:.1f}  "
                 f"{speed:,.0f} wps  left {_clock(self._seconds_of(epoch_left))}, "
                 f"run {_clock(self._seconds_of(run_left))}"
             )
