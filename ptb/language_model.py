@@ -134,8 +134,8 @@ class LanguageModel:
             self._one_word = _on_input(network, batch_size=1, num_steps=1)
             self._one_line = _on_input(network, batch_size=1, num_steps=WORDS_A_STEP)
             self._lines = _on_input(network, SENTENCES_AT_ONCE, WORDS_A_STEP)
-            # Each model reads a text by itself and gives the very numbers that it gives alone, which
-            # depend a little on how many words are read side by side.
+            # Each model reads a text by itself and so gives the very numbers that it gives alone:
+            # they depend a little on how many words are read side by side.
             self._texts = [
                 _on_input(network, config.batch_size, config.num_steps)
                 for network, config in zip(networks, self.configs.values())
