@@ -873,13 +873,13 @@ def test_average_of_a_model_and_itself_is_the_model(trained, model):
 @pytest.mark.parametrize("models_, p", [((0, 1), 0.5), ((1, 0), 0.5), ((1, 1), 0.0)])
 def test_probability_too_small_for_a_float(models_, p, trained, tmp_path):
     """In one of two models, the mean is half of the other's; in both, there is no NaN."""
-    values = values_of(trained)
+    values = models.saved(models.last_model(trained))
     (tmp_path / "train.txt").write_text(" ".join(f"v{i}" for i in range(28)) + "\n")
     paths = []
     for number, bias in enumerate([0, -1e4]):
         values["Model/softmax_b"][0] = bias
         paths.append(tmp_path / f"model.ckpt-{number}")
-        write_variables(paths[-1], values)
+        models.save(paths[-1], values)
     with LanguageModel.load(paths[:1], tmp_path) as other:
         word = other.vocabulary[0]
         expected = other.word_log_probs(word)[0][1]
