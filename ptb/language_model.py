@@ -21,21 +21,21 @@ import contextlib
 import functools
 import io
 import itertools
-import os
 import sys
 import types
 import typing
 
 import numpy as np
 
-from ptb import reader, rnn, source
+from ptb import reader, rnn
 from ptb.evaluate import TextInput, perplexity, text_losses
-from ptb.saving import checkpoint, files, identity, tutorial
+from ptb.saving import files
 from ptb.terminal import command_line
 from ptb.terminal.corpus_notes import unseparated_words
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import Progress, counted
 from ptb.terminal.quiet import refuse_forked, session_config, tf
+from ptb.trained_model import read_models
 
 SENTENCES_AT_ONCE = 80  # number of sentences that are scored side by side
 WORDS_A_STEP = 5  # number of words of each of them that are read in one step
@@ -51,18 +51,6 @@ class LineScore(typing.NamedTuple):
     words: list
     log_probs: np.ndarray  # nats, float64
     unknown: np.ndarray  # whether each is outside the vocabulary
-
-
-class TrainedModel(typing.NamedTuple):
-    """A trained model, read from disk."""
-
-    path: str  # what names it
-    description: str  # what it is, in one line
-    vocabulary: list  # the words by id
-    config: dict  # num_layers, hidden_size, vocab_size, batch_size and num_steps, and others
-    number_type: str  # see rnn.number_type
-    values: dict  # {name of a variable: array}
-    is_tutorials: bool = False
 
 
 class LanguageModel:
@@ -121,8 +109,10 @@ class LanguageModel:
         self._ids = {word: i for i, word in enumerate(self.vocabulary)}
         self._unk = self._ids.get(reader.UNK)
         scopes = ["Model", *(f"Model_{number}" for number in range(1, len(models)))]
+        a_step = {"batch_size": SENTENCES_AT_ONCE, "num_steps": WORDS_A_STEP}  # if not a run's
         self.configs = {
-            scope: types.SimpleNamespace(**model.config) for scope, model in zip(scopes, models)
+            scope: types.SimpleNamespace(**{**a_step, **model.config})
+            for scope, model in zip(scopes, models)
         }
         networks = [
             rnn.Network(self.configs[scope], model.number_type, scope)
@@ -535,77 +525,6 @@ def _on_input(network, batch_size, num_steps):
     return types.SimpleNamespace(
         input=input_, initial_state=initial_state, final_state=final_state,
         logits=network.logits(output), loss=network.loss(output, input_.targets, fast=True),
-    )
-
-
-def read_models(folders, data_path=None, best=False):
-    """Returns the TrainedModels of one folder or several; see LanguageModel.load.
-
-    Raises UserError where one cannot be read, or has another vocabulary than the first.
-    """
-    if isinstance(folders, (str, os.PathLike)):
-        folders = [folders]
-    models = [_read_model(files.local_path(folder), data_path, best) for folder in folders]
-    _check(models, "the number of models", 0, "at least 1")
-    first, *others = models
-    for other in others:
-        pairs = itertools.zip_longest(first.vocabulary, other.vocabulary)
-        for number, (word, others_word) in enumerate(pairs, start=1):
-            if word != others_word:
-                raise UserError(
-                    "only models with the same vocabulary have an average: word "
-                    f"{number:,} {_is(word)} in {first.path} and {_is(others_word)} in {other.path}"
-                )
-    return models
-
-
-def _is(word):
-    """Returns what is said of a word in a vocabulary; None is no word."""
-    return "is missing" if word is None else f"is '{word}'"
-
-
-def _read_model(path, data_path, best):
-    """Returns the TrainedModel that a path names; see LanguageModel.load."""
-    for _ in checkpoint.tries(path):
-        found = checkpoint.find(path, best)
-        if found is None:
-            if best:
-                raise UserError(f"{path} is not the folder of a run, which --best needs")
-            return _read_tutorials(path, data_path)
-        try:
-            return _read_checkpoint(path, found, best)
-        except UserError:
-            if os.path.exists(found.path):
-                raise
-            # The run, which is training, has just removed this checkpoint and has a newer one.
-
-
-def _read_checkpoint(path, found, best):
-    """Returns the TrainedModel of a run's Checkpoint that was found at a path."""
-    config, position = found.facts["config"], found.position
-    state = "not finished" if position.test is None else f"test perplexity {position.test:.3f}"
-    if best:
-        state = f"the best, valid perplexity {position.history[-1].valid_perplexity:.3f}"
-    sizes = [config[name] for name in identity.SIZES]
-    return TrainedModel(
-        path,
-        f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, epoch "
-        f"{position.epoch}, {state}",
-        found.vocabulary, config, found.facts["number_type"],
-        checkpoint.read_weights(found.variables_path, sizes, {}),
-    )
-
-
-def _read_tutorials(path, data_path):
-    """Returns the TrainedModel of the tutorial's checkpoint at a path."""
-    found = tutorial.find(path)
-    sizes = found.num_layers, found.size, found.vocab_size
-    config = dict(zip(identity.SIZES, sizes))
-    config |= {"batch_size": SENTENCES_AT_ONCE, "num_steps": WORDS_A_STEP}
-    return TrainedModel(
-        path, f"{found.variables_path}: {found.num_layers} x {found.size} units",
-        source.read_tutorials_vocabulary(found, data_path), config, "float32",
-        checkpoint.read_weights(found.variables_path, sizes, found.names), is_tutorials=True,
     )
 
 

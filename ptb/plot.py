@@ -575,7 +575,8 @@ def _averages(args):
     load_matplotlib()  # Where it is missing, nobody waits for TensorFlow to hear that.
     from ptb import dataset, reader
     from ptb.evaluate import perplexity
-    from ptb.language_model import LanguageModel, read_models, say_unknown
+    from ptb.language_model import LanguageModel, say_unknown
+    from ptb.trained_model import read_models
 
     data_path = files.local_path(args.data_path or dataset.DEFAULT_PATH)
     texts = {}

@@ -1,14 +1,14 @@
 """Where a run has its words and, unless they are drawn, its first weights from."""
 
 import glob
-import os
 import sys
 import typing
 
 from ptb import reader
-from ptb.saving import checkpoint, files, tutorial
+from ptb.saving import checkpoint, files
 from ptb.saving.identity import SIZES
 from ptb.terminal.errors import UserError
+from ptb.trained_model import read_model
 
 
 class Source(typing.NamedTuple):
@@ -53,7 +53,7 @@ def find(flags, config, corpus, folder, before):
                 "another --save_path, or leave out --init_from"
             )
         try:
-            named = read(path, corpus.folder)
+            named = _with_checksum(read_model(path, corpus.folder))
         except UserError as error:
             if not source:
                 raise UserError(f"--init_from: {error}") from error
@@ -76,36 +76,13 @@ def _refuse_other_sizes(source, config):
         )
 
 
-def read(path, data_path):
-    """Returns the Source that is a run's folder, or a checkpoint, the tutorial's as well.
+def _with_checksum(model):
+    """Returns the Source that has its words and weights from a TrainedModel.
 
-    Args:
-      path: what checkpoint.find or tutorial.find takes.
-      data_path: the corpus folder from which a checkpoint of the tutorial gets its words.
-
-    Raises:
-      UserError: there is none, it is damaged, or it has weights that are not finite.
+    Raises UserError where not all weights are finite, or their file is gone.
     """
-    for _ in checkpoint.tries(path):
-        found = checkpoint.find(path)
-        if found is None:
-            found = tutorial.find(path)
-            sizes = found.num_layers, found.size, found.vocab_size
-            vocabulary = read_tutorials_vocabulary(found, data_path)
-            return _with_weights(found.variables_path, vocabulary, sizes, found.names)
-        sizes = [found.facts["config"][name] for name in SIZES]
-        try:
-            return _with_weights(found.variables_path, found.vocabulary, sizes, {})
-        except UserError:
-            if os.path.exists(found.path):
-                raise
-            # The run, which is training, has just removed this checkpoint and has a newer one.
-
-
-def _with_weights(path, vocabulary, sizes, names):
-    """Returns the Source with the weights at a path; see Source and checkpoint.read_weights."""
-    values = checkpoint.read_weights(path, sizes, names)
-    if not checkpoint.are_finite(values):
+    path = model.variables_path
+    if not checkpoint.are_finite(model.values):
         raise UserError(
             f"{path} has weights that are not finite: its training diverged; name an earlier "
             "checkpoint"
@@ -114,39 +91,5 @@ def _with_weights(path, vocabulary, sizes, names):
         checksum = files.sha256_of(*sorted(glob.glob(f"{glob.escape(path)}.data-*")))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
-    return Source(vocabulary, path, checksum, dict(zip(SIZES, sizes)), values)
-
-
-def read_tutorials_vocabulary(found, data_path):
-    """Returns the words by id, from the corpus folder that the tutorial was trained on.
-
-    They are those of the tutorial's reader. `<unk>` is among them, except where the corpus has
-    none and its words fill all ids. Words that are joined to an `<eos>` are named on stderr.
-
-    Args:
-      found: the tutorial.TutorialCheckpoint.
-      data_path: the folder; None where nobody has named it.
-
-    Raises:
-      UserError: no folder is named, its text cannot be read, or has more words than ids.
-    """
-    if data_path is None:
-        raise UserError(
-            f"{found.variables_path} has no vocabulary; name its corpus with --data_path"
-        )
-    data_path = files.local_path(data_path)
-    vocabulary = reader.read_tutorials_vocabulary(data_path)
-    joined = [word for word in vocabulary if reader.EOS in word and word != reader.EOS]
-    if reader.UNK not in vocabulary and len(vocabulary) < found.vocab_size:
-        vocabulary.append(reader.UNK)
-    if len(vocabulary) > found.vocab_size:
-        raise UserError(
-            f"{data_path} has {len(vocabulary):,} word types, and {found.variables_path} "
-            f"{found.vocab_size:,}: it was trained on another corpus"
-        )
-    if joined:
-        files.warn_once(data_path, (
-            f"{data_path}: the tutorial's reader joined {reader.EOS} to the words beside it "
-            f"where no space is between them; {joined[0]} is a word of this model."
-        ))
-    return vocabulary
+    sizes = {name: model.config[name] for name in SIZES}
+    return Source(model.vocabulary, path, checksum, sizes, model.values)

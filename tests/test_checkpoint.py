@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from conftest import System, correct_sum
 
-from ptb import source
 from ptb.rnn import LSTMStateTuple
 from ptb.saving import checkpoint, files
 from ptb.saving.history import EpochResult, best_epoch
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
+from ptb.trained_model import read_model
 
 FACTS = {
     "config": {"hidden_size": 3, "num_layers": 1, "batch_size": 2, "max_max_epoch": 3},
@@ -394,9 +394,9 @@ def test_checkpoint_of_a_newer_version_is_not_called_damaged(where, change, two,
     path.write_text(json.dumps(record))
     correct_sum(path)
     message = f"^{two}/checkpoint-000002 was written by a newer .* does not know what {where} in "
-    for find in checkpoint.newest, checkpoint.find, source.read:
+    for find in checkpoint.newest, checkpoint.find, read_model:
         with pytest.raises(UserError, match=message):
-            find(str(two), *["corpus"] * (find is source.read))
+            find(str(two), *["corpus"] * (find is read_model))
     checkpoint.prune(str(two), set())
     assert len(os.listdir(two)) == 2
 

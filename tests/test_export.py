@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from conftest import System, failing, train
 
-from ptb import export, language_model
+from ptb import export
 from ptb.language_model import LanguageModel
 from ptb.saving import checkpoint, files
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
+from ptb.trained_model import read_models
 
 # A program that knows TensorFlow 2 and nothing of this project.
 FRESH_PROCESS = """
@@ -169,7 +170,7 @@ def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
         export.write_saved_model(model, tmp_path / "served")
     with serving(tmp_path / "served") as ask:
         answer = ask("next_words", text=["w1 w2"], top_k=5)
-    run = language_model.read_models(tmp_path / "some")[0]
+    run = read_models(tmp_path / "some")[0]
     expected = LanguageModel(run._replace(number_type="float32")).next_words("w1 w2", 5)
     assert_same(answer["words"][0], answer["probabilities"][0], expected)
 
@@ -178,7 +179,7 @@ def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
 def odd(trained):
     """A model with more rows than words, and with words that look like spaces."""
     words = "a\u00a0b \u00a0 \u3000 \x85 \u2028 é 我们 <unk> \"quoted\" a,b 3 # </s> <eos>"
-    run = language_model.read_models(trained)[0]
+    run = read_models(trained)[0]
     return LanguageModel(run._replace(vocabulary=words.split(" ")))
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import numpy_lstm
 import pytest
 
-from ptb import language_model, reader, rnn, source
+from ptb import language_model, reader, rnn
 from ptb.language_model import LanguageModel
 from ptb.saving import checkpoint
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
+from ptb.trained_model import read_model, read_models
 
 RNG = np.random.default_rng(3)
 
@@ -76,7 +77,7 @@ def test_paths_as_pathlib_has_them(trained, corpus, tmp_path):
     for args in (trained,), (trained / "checkpoint-000003" / "model.ckpt",), (tmp_path, corpus):
         assert LanguageModel.load(*args).next_words("w1") == expected
     for path in trained, tmp_path / "model.ckpt-3.index":
-        assert source.read(path, corpus).vocabulary == reader.read_vocabulary(corpus)
+        assert read_model(path, corpus).vocabulary == reader.read_vocabulary(corpus)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
@@ -476,7 +477,7 @@ def test_reader_that_always_loses_the_race_gives_up(trained, tmp_path, monkeypat
         raise UserError(f"{path} cannot be read")
 
     monkeypatch.setattr(checkpoint, "read_variables", go_on)
-    for read in LanguageModel.load, lambda path: source.read(path, "corpus"):
+    for read in LanguageModel.load, lambda path: read_model(path, "corpus"):
         with pytest.raises(UserError, match=f"^{folder}: the run there saves so often that each"):
             read(str(folder))
 
@@ -656,7 +657,7 @@ def test_prompt_without_spaces_is_said(prompt, said, trained, loaded, capsys):
 def test_known_word_without_spaces_is_a_word(trained, capsys):
     found = checkpoint.find(str(trained))
     words = ["我们今天学习", *found.vocabulary[1:]]
-    with LanguageModel(language_model.read_models(trained)[0]._replace(vocabulary=words)) as model:
+    with LanguageModel(read_models(trained)[0]._replace(vocabulary=words)) as model:
         language_model.say_unknown(model, "我们今天学习")
     assert capsys.readouterr().err == ""
 
