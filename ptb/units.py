@@ -85,7 +85,7 @@ def best_explained(model, words, by=None, count=10):
             f"the text has {counted(len(words), 'word')}; to find units takes {FEWEST_WORDS} or "
             "more"
         )
-    correlations = _correlations(model, _parts(as_read(model, words)))
+    correlations = _correlations(model, parts_of(as_read(model, words)))
     magnitudes = np.nan_to_num(np.abs(correlations))
     if by is not None:
         magnitudes[[name != by for name in EXPLANATIONS]] = 0
@@ -105,7 +105,7 @@ def best_explained(model, words, by=None, count=10):
     return units
 
 
-def _parts(words):
+def parts_of(words):
     """Returns a text as parts of about as many lines, each a list of words that begins anew."""
     starts = [0, *(i for i, word in enumerate(words, start=1) if word == EOS and i < len(words))]
     num_parts = min(ROWS, max(1, len(starts) // LINES_A_ROW))

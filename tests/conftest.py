@@ -1,8 +1,11 @@
-"""What the tests share: small corpora, small models, and the folder of reference material."""
+"""What the tests share: small corpora, small runs, what these leave, and reference material."""
 
+import contextlib
+import csv
 import os
 import pathlib
 import random
+import re
 import sys
 import types
 
@@ -19,12 +22,14 @@ import models
 import configs
 import lstm
 from ptb import plot, run
-from ptb.saving import files
+from ptb.language_model import LanguageModel
+from ptb.saving import files, history
 from ptb.terminal import command_line, progress
 from ptb.terminal.quiet import tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+SAMPLE = ROOT / "simple-examples" / "sample"
 
 tf.disable_eager_execution()
 
@@ -39,7 +44,10 @@ def shared():
 
 @pytest.fixture(autouse=True, scope="session")
 def not_deterministic():
-    """lstm.main leaves this process as it is, where determinism could not be switched off again."""
+    """lstm.main leaves this process as it is, where determinism could not be switched off again.
+
+    test_deterministic.py has a process in which it is on.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "make_deterministic", tf.set_random_seed)
         yield
@@ -48,7 +56,7 @@ def not_deterministic():
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch):
     """A warning that is given once in a process is given once in each test."""
-    monkeypatch.setattr(files, "_warned", set())
+    monkeypatch.setattr(files, "warned", set())
 
 
 @pytest.fixture
@@ -98,13 +106,25 @@ def figures(monkeypatch):
     return kept
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(corpus, tmp_path_factory):
     """The folder of a finished run of two epochs of a two-layer model, vocabulary as it comes."""
     fields = {"max_max_epoch": 2, "vocab_size": None}
     out = tmp_path_factory.mktemp("trained")
     train(type("SomeConfig", (models.TinyConfig,), fields), corpus, out)
     return out / "some"
+
+
+@pytest.fixture(scope="session")
+def model(trained):
+    """That LanguageModel."""
+    return LanguageModel.load(str(trained))
+
+
+@pytest.fixture
+def loaded(model, monkeypatch):
+    """Whatever a command names, it asks that model, and leaves it open."""
+    monkeypatch.setattr(LanguageModel, "load", lambda *args: contextlib.nullcontext(model))
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +171,88 @@ def write_corpus(folder, train_lines):
         )
         (folder / f"ptb.{part}.txt").write_text(text, encoding="utf-8")
     return folder
+
+
+def write_texts(folder, train_lines):
+    """Writes the beginning of the sample corpus, and returns its folder."""
+    for part, lines in ("train", train_lines), ("valid", 100), ("test", 100):
+        text = (SAMPLE / f"ptb.{part}.txt").read_text().splitlines(keepends=True)[:lines]
+        (folder / f"ptb.{part}.txt").write_text("".join(text))
+    return folder
+
+
+# A run, and what it leaves in its folder and prints.
+
+class Killed(Exception):
+    """Ends a run as SIGKILL would: nothing is saved."""
+
+
+def newest_number(out):
+    """Returns the number of the newest checkpoint of the run in out/some; 0 where there is none."""
+    numbers = [int(path.name[-6:]) for path in pathlib.Path(out, "some").glob("checkpoint-*")]
+    return max(numbers, default=0)
+
+
+def history_rows(folder):
+    """Returns the rows of history.csv without the two columns that are times."""
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["words_per_second"], row["seconds"]
+    return rows
+
+
+def points(folder):
+    """Returns {tag: [(step, value)]} and the number of graphs in a folder's event files."""
+    found, graphs = {}, 0
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        recorded, whole = history.read_events(str(path))
+        assert whole and recorded[0].file_version == "brain.Event:2"
+        for event in recorded:
+            graphs += b"of_this_graph" in event.graph_def
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found, graphs
+
+
+def correct_sum(path):
+    """Makes SHA256SUMS agree with a file that was changed."""
+    sums = path.parent / "SHA256SUMS"
+    lines = [
+        f"{files.sha256_of(path)}  {path.name}" if line.endswith(f"  {path.name}") else line
+        for line in sums.read_text().splitlines()
+    ]
+    sums.write_text("\n".join(lines) + "\n")
+
+
+def perplexities(stdout):
+    """Returns {what: perplexity} of every complete printed line, each within its epoch."""
+    values, epoch = {}, None
+    for line in stdout.splitlines(keepends=True):
+        if match := re.match(r"Epoch: (\d+) Learning rate", line):
+            epoch = match[1]
+        match = re.fullmatch(r"(?:Epoch: \d+ )?(\S+) [Pp]erplexity: (\S+)( speed.*)?\n", line)
+        if match:
+            values[epoch, match[1]] = match[2]
+    return values
+
+
+class System:
+    """The os module as a module of ours sees it, with other functions under some of its names."""
+
+    def __init__(self, **functions):
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+def failing(number, when=lambda *args: True, otherwise=None):
+    """Returns a function that fails with an error number where `when` says so."""
+
+    def function(*args):
+        if when(*args):
+            raise OSError(number, os.strerror(number), args[0])
+        return otherwise(*args)
+
+    return function

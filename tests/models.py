@@ -25,11 +25,23 @@ class TinyConfig(configs.TstConfig):
     vocab_size = 30
 
 
+TST_VARIABLES = {  # of TstConfig, with their shapes: what the tutorial's saver asks for
+    "Model/embedding": [10000, 2],
+    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/kernel": [4, 8],
+    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/bias": [8],
+    "Model/softmax_w": [2, 10000],
+    "Model/softmax_b": [10000],
+    "Model/global_step": [],
+    "Train/Model/Variable": [],
+}
+
+
 @contextlib.contextmanager
-def built(config, ids, test_ids=None):
+def built(config, ids, test_ids=None, getter=None, count=3):
     """Yields (session, train, valid, test): the models on one list of ids, initialized.
 
-    The test model may have a text of its own.
+    The test model may have a text of its own, and the variables another getter, as the
+    `custom_getter` of `tf.variable_scope` is. With a `count` only the first so many are built.
     """
     texts = ids, ids, ids if test_ids is None else test_ids
     worker = cluster.this_worker()
@@ -38,10 +50,12 @@ def built(config, ids, test_ids=None):
         initializer = rnn.random_uniform_initializer(-config.init_scale, config.init_scale)
         models = []
         inputs = ("Train", PTBInput), ("Valid", PTBInput), ("Tst", TextInput)
-        for (name, Input), text in zip(inputs, texts):
+        for (name, Input), text in zip(inputs[:count], texts):
             with tf.name_scope(name):
                 input_ = Input(config, text, name=f"{name}Input")
-                with tf.variable_scope("Model", reuse=bool(models), initializer=initializer):
+                with tf.variable_scope(
+                    "Model", reuse=bool(models), initializer=initializer, custom_getter=getter
+                ):
                     models.append(lstm.PTBModel(not models, config, input_))
         with tf.Session(worker.target, config=worker.options()) as session:
             session.run(tf.global_variables_initializer())
@@ -51,6 +65,32 @@ def built(config, ids, test_ids=None):
 def last_model(run_folder):
     """Returns the path of the model in a run's last checkpoint, as a Saver wants it."""
     return str(sorted(pathlib.Path(run_folder).glob("checkpoint-*"))[-1] / "model.ckpt")
+
+
+def saved(path):
+    """Returns {name: array} of the variables at a path, as a `tf.train.Saver` takes it."""
+    reader = tf.train.load_checkpoint(str(path))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def last_saved(out):
+    """Returns {name: array} of the variables in the last checkpoint of the run in out/some."""
+    return saved(last_model(out / "some"))
+
+
+def assert_same(expected, got):
+    """Fails unless two {name: array} are the same bit for bit."""
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, got[name], err_msg=name)
+
+
+def save(path, values):
+    """Writes a checkpoint as the tutorial leaves it: of the variables alone, {name: array}."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = {name: tf.Variable(value) for name, value in values.items()}
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(path))
 
 
 def perplexity(session, model):
@@ -116,7 +156,7 @@ def randomize(session, scale, seed=0):
 def costs(config, ids, steps):
     """Trains a model on ids for so many steps, the state carried along; returns their costs."""
     found = []
-    with built(config, ids) as (session, model, _, _):
+    with built(config, ids, count=1) as (session, model):
         model.assign_lr(session, config.learning_rate)
         state = session.run(model.initial_state)
         for step in range(steps):

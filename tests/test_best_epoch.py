@@ -9,10 +9,7 @@ import signal
 import models
 import numpy as np
 import pytest
-from conftest import train, write_corpus
-from test_checkpoint import correct_sum
-from test_resume import assert_same, variables
-from test_run import Killed, history_rows
+from conftest import Killed, correct_sum, history_rows, train, write_corpus
 
 from ptb import language_model, run
 from ptb.language_model import LanguageModel
@@ -77,14 +74,8 @@ def test_run_names_the_best_epoch_and_its_figures(text, out, capsys):
             assert state in model.description
     assert test != last_test(printed)
     last, before = (checkpoint.read(str(out / "some" / f"checkpoint-00000{n}")) for n in (5, 4))
-    for name, value in arrays(last).items():
-        np.testing.assert_array_equal(value, arrays(before)[name], err_msg=name)
+    models.assert_same(models.saved(before.variables_path), models.saved(last.variables_path))
     assert f"{last.position.best_test:.3f}" == test
-
-
-def arrays(found):
-    reader = checkpoint.tf.train.load_checkpoint(found.variables_path)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def test_nothing_is_said_where_the_last_epoch_is_the_best(text, tmp_path, capsys):
@@ -123,7 +114,7 @@ def test_run_that_ends_in_the_best_epochs_test_goes_on(
     expected = capsys.readouterr().out
     assert best_line(printed)[:3] == best_line(expected)[:3]
     assert last_test(printed) == last_test(expected)
-    assert_same(variables(overfitted), variables(out))
+    models.assert_same(models.last_saved(overfitted), models.last_saved(out))
 
 
 def test_finished_run_of_the_first_release(text, out, capsys):

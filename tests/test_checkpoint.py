@@ -8,7 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_files import System
+from conftest import System, correct_sum
 
 from ptb import source
 from ptb.rnn import LSTMStateTuple
@@ -348,16 +348,6 @@ def test_reader_that_always_loses_the_race_gives_up(best, two, monkeypatch):
     with pytest.raises(UserError, match=f"^{two}: the run there saves so often that each checkpo"):
         checkpoint.find(str(two), best)
     assert number == [2 + checkpoint.TRIES]
-
-
-def correct_sum(path):
-    """Makes SHA256SUMS agree with a file that was changed."""
-    sums = path.parent / "SHA256SUMS"
-    lines = [
-        f"{files.sha256_of(path)}  {path.name}" if line.endswith(f"  {path.name}") else line
-        for line in sums.read_text().splitlines()
-    ]
-    sums.write_text("\n".join(lines) + "\n")
 
 
 RECORDS = {

@@ -17,9 +17,7 @@ import types
 import models
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_resume import assert_same, newest, perplexities, variables, write_texts
-from test_run import history_rows
+from conftest import ROOT, history_rows, newest_number, perplexities, write_texts
 
 import configs
 import lstm
@@ -127,14 +125,14 @@ def test_numbers_are_those_of_one_process(
             np.testing.assert_allclose(ours, theirs, atol=tolerance)
         for name, value in values.items():
             np.testing.assert_allclose(value, single[2][name], atol=tolerance)
-        assert_same(several[0][2], values)
+        models.assert_same(several[0][2], values)
         assert valid_perplexity == pytest.approx(single[3], rel=tolerance)
 
 
 def test_two_runs_have_the_same_bits(together):
     first, second = (together(3, lambda _: trained(SharedConfig(), 10))[0] for _ in range(2))
     assert first[0] == second[0]
-    assert_same(first[2], second[2])
+    models.assert_same(first[2], second[2])
 
 
 def test_what_worker_0_has_reaches_the_others_exactly(together):
@@ -562,7 +560,7 @@ def test_killed_worker_is_named_and_the_same_commands_end_in_the_same_bits(
     args = "--save_minutes", "0"
     whole = finished(processes.start(2, text, tmp_path / "whole", *args))
     workers = processes.start(2, text, tmp_path / "out", *args)
-    wait_until(lambda: newest(tmp_path / "out") > 3, workers)
+    wait_until(lambda: newest_number(tmp_path / "out") > 3, workers)
     workers[1].process.kill()
     killed_at = time.monotonic()
     assert ended(workers) == [2, -signal.SIGKILL]
@@ -574,14 +572,14 @@ def test_killed_worker_is_named_and_the_same_commands_end_in_the_same_bits(
     printed = finished(processes.start(2, text, tmp_path / "out", *args))
     assert "Going on after" in printed
     assert perplexities(printed).items() <= perplexities(whole).items()
-    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+    models.assert_same(models.last_saved(tmp_path / "whole"), models.last_saved(tmp_path / "out"))
 
 
 @pytest.mark.slow
 def test_worker_that_hangs(processes, text, tmp_path):
     args = "--wait_minutes", "0.1", "--save_minutes", "0"
     workers = processes.start(3, text, tmp_path, *args, fields={**FIELDS, "batch_size": 12})
-    wait_until(lambda: newest(tmp_path) > 2, workers)
+    wait_until(lambda: newest_number(tmp_path) > 2, workers)
     os.kill(workers[1].process.pid, signal.SIGSTOP)
     assert ended([workers[0], workers[2]]) == [2, 2]
     for worker in workers[0], workers[2]:
@@ -611,9 +609,9 @@ def test_twenty_kills(processes, tmp_path):
     rng = random.Random(5)
     printed, times = {}, []
     for _ in range(20):
-        before = newest(tmp_path / "out") if (tmp_path / "out").exists() else 0
+        before = newest_number(tmp_path / "out") if (tmp_path / "out").exists() else 0
         workers = processes.start(2, text, tmp_path / "out", *args)
-        wait_until(lambda: newest(tmp_path / "out") > before, workers)  # noqa: B023
+        wait_until(lambda: newest_number(tmp_path / "out") > before, workers)  # noqa: B023
         time.sleep(rng.uniform(0, 0.2))
         victim = rng.randrange(2)
         workers[victim].process.kill()
@@ -627,7 +625,7 @@ def test_twenty_kills(processes, tmp_path):
     printed.update(perplexities(finished(processes.start(2, text, tmp_path / "out", *args))))
     assert printed == whole
     assert max(times) < 30
-    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+    models.assert_same(models.last_saved(tmp_path / "whole"), models.last_saved(tmp_path / "out"))
     rows = history_rows(tmp_path / "whole" / "some")
     assert rows == history_rows(tmp_path / "out" / "some")
 
@@ -674,7 +672,7 @@ def test_two_hosts_and_a_cut_cable(processes, text, tmp_path, two_hosts):
         )
 
     workers = start()
-    wait_until(lambda: newest(tmp_path / "out") > 2, workers)
+    wait_until(lambda: newest_number(tmp_path / "out") > 2, workers)
     plug("down")
     assert ended(workers) == [2, 2]
     for index, worker in enumerate(workers):
@@ -685,7 +683,7 @@ def test_two_hosts_and_a_cut_cable(processes, text, tmp_path, two_hosts):
     printed = finished(start())
     assert "Going on after" in printed
     assert perplexities(printed).items() <= perplexities(whole).items()
-    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+    models.assert_same(models.last_saved(tmp_path / "whole"), models.last_saved(tmp_path / "out"))
 
 
 def launched(*args):

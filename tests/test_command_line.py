@@ -92,6 +92,7 @@ real.write("both")
 """
 
 
+@pytest.mark.slow
 def test_in_a_notebook_twice(corpus, tmp_path):
     """`%run lstm.py` and again: flags are defined anew, and stdout is not a file."""
     args = *TST, f"--data_path={corpus}", f"--save_path={tmp_path}"
@@ -125,13 +126,18 @@ def test_main_with_arguments_is_that_command(corpus, tmp_path, flags, capsys):
 
 
 IN_A_PROGRAM = """
-import runpy, sys
+import os, runpy, sys
 import lstm, tensorflow
+assert tensorflow.executing_eagerly()
+assert not tensorflow.compat.v1.get_default_graph().get_operations()
+assert lstm.FLAGS.config == "small" and lstm.data_type() == tensorflow.float32
+assert os.listdir() == []
+script = lstm.__file__
 
 def run():
     sys.argv = ["lstm.py", "--help"]
     try:
-        runpy.run_path("lstm.py", run_name="__main__")
+        runpy.run_path(script, run_name="__main__")
     except SystemExit as ended:
         assert not ended.code, ended.code
 
@@ -150,10 +156,14 @@ assert tensorflow.executing_eagerly()
 
 
 def test_in_a_program(corpus, tmp_path):
-    """Imported and run in turn; the names, the flags and the mode of the program are its own."""
+    """Imported and run in turn; the names, the flags and the mode of the program are its own.
+
+    Importing starts nothing, and leaves no files.
+    """
+    (tmp_path / "empty").mkdir()
     process = subprocess.run(
-        [sys.executable, "-c", IN_A_PROGRAM, corpus, tmp_path], cwd=ROOT, capture_output=True,
-        text=True,
+        [sys.executable, "-c", IN_A_PROGRAM, "--unknown", corpus, tmp_path], text=True,
+        capture_output=True, cwd=tmp_path / "empty", env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (process.returncode, process.stderr) == (0, "")
     assert f"\nSaving model to {tmp_path}/tst/" in process.stdout
@@ -196,7 +206,8 @@ def test_what_must_be_installed_is_said(command):
 
 
 @pytest.mark.parametrize("program, status", [
-    ("lstm.py", 141), ("-m ptb.language_model", 0), ("-m ptb.plot", 0),  # argparse thinks so.
+    pytest.param("lstm.py", 141, marks=pytest.mark.slow),  # It waits for TensorFlow.
+    ("-m ptb.language_model", 0), ("-m ptb.plot", 0),  # argparse thinks so.
 ])
 def test_help(program, status):
     """Also where python -OO has left out the docstrings, and where nobody reads it."""
@@ -250,7 +261,9 @@ def test_after_a_refused_start_the_folder_is_free(script, corpus, tmp_path):
     assert kept.value and (tmp_path / "tst-old-1").exists()
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [
+    pytest.param("2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-",
+])
 def test_closed_streams(closed, corpus, tmp_path):
     process = in_shell(
         f"PYTHON lstm.py --config tst --data_path {corpus} --save_path {tmp_path} {closed}"
@@ -430,7 +443,7 @@ def test_missing_configs(monkeypatch, capsys):
 
 # Windows.
 
-WINDOWS = """
+LIKE_WINDOWS = """
 import os, signal, subprocess, sys, types
 for name in "fcntl", "resource", "pwd", "termios":
     sys.modules[name] = None
@@ -442,6 +455,12 @@ sys.modules["msvcrt"] = types.SimpleNamespace(
 )
 import ptb.saving.files
 ptb.saving.files.os = types.SimpleNamespace(**{**vars(os), "name": "nt"})
+"""
+LOCK = LIKE_WINDOWS + """
+with ptb.saving.files.lock(sys.argv[1]):
+    print(locked)
+"""
+WINDOWS = LIKE_WINDOWS + """
 import lstm
 lstm.FLAGS(["lstm.py", "--config=tst", "--data_path=" + sys.argv[1], "--save_path=" + sys.argv[2]])
 lstm.main([])
@@ -451,6 +470,14 @@ print(locked)
 """
 
 
+def test_lock_without_what_windows_lacks(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", LOCK, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (process.stdout, process.stderr) == ("[(2, 1)]\n", "")
+
+
+@pytest.mark.slow
 def test_without_what_windows_lacks(corpus, tmp_path):
     """A run and a question; the modules of Linux and macOS are hidden."""
     process = subprocess.run(

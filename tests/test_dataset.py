@@ -12,8 +12,7 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT
-from test_files import System
+from conftest import SAMPLE, System
 
 from ptb import dataset
 from ptb.saving import files
@@ -208,7 +207,7 @@ def test_run_on_the_sample_takes_the_place_of_a_download(server, tmp_path, monke
     """Unless PTB, or another corpus, is there meanwhile."""
     monkeypatch.setattr(dataset, "URLS", (server.url + "/a",))
     corpus = dataset.find_corpus(str(tmp_path), explicit=False, is_on_sample=True)
-    assert corpus == (str(ROOT / "simple-examples" / "sample"), "sample") and server.asked == []
+    assert corpus == (str(SAMPLE), "sample") and server.asked == []
     assert "try the download again with --restart" in capsys.readouterr().out
     for name, text in TEXTS.items():
         (tmp_path / name).write_bytes(text)
@@ -226,8 +225,7 @@ def test_where_nothing_can_be_stored_nothing_is_downloaded(server, tmp_path, mon
 
 
 def test_sample_is_the_sample_however_it_is_named(capsys):
-    sample = ROOT / "simple-examples" / "sample"
-    for path in sample, sample / ".." / "sample":
+    for path in SAMPLE, SAMPLE / ".." / "sample":
         assert dataset.find_corpus(str(path), explicit=True) == (str(path), "sample")
     assert capsys.readouterr().out.count("compare with nothing published") == 2
 
@@ -314,7 +312,7 @@ def test_refused_everywhere_falls_back_to_the_sample(tmp_path, monkeypatch, caps
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(dataset, "URLS", (url, url))
     corpus = dataset.find_corpus(str(tmp_path / "data"), explicit=False)
-    assert corpus == (str(ROOT / "simple-examples" / "sample"), "sample")
+    assert corpus == (str(SAMPLE), "sample")
     assert os.listdir(tmp_path) == []
     out = capsys.readouterr().out
     assert out.count("Connection refused") == 2

@@ -1,15 +1,15 @@
 """What leaves the project, read by others: TensorFlow alone, gensim, TensorBoard's projector."""
 
+import errno
 import gzip
 import json
-import os
 import subprocess
 import sys
 
 import models
 import numpy as np
 import pytest
-from conftest import train
+from conftest import System, failing, train
 
 from ptb import export, language_model
 from ptb.language_model import LanguageModel
@@ -33,11 +33,6 @@ PIECES = [" ", "\t", "\n", "\r", "\f", "\v", "\u00a0", "\u3000", "\x85", "\0", "
           "x", "<eos>", "<unk>", "<", "é", "我们"]
 TEXTS = ["", " ", "\n", "\n\n", "<eos>", "w1", "w1\n", "w1 <eos>", "<eos> w1", "w1 <eos> <eos> ",
          "w1<eos>", "<eos>w1", "w1 <eos> w2", "\x0bw1\u00a0w2 \r\n", "strange <unk>", "w3 " * 50]
-
-
-@pytest.fixture(scope="module")
-def model(trained):
-    return LanguageModel.load(str(trained))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +85,7 @@ def random_texts():
     return ["".join(rng.choice(PIECES, rng.integers(0, 30))) for _ in range(100)]
 
 
+@pytest.mark.slow
 def test_fresh_process_with_tensorflow_alone_answers_as_the_model(folder, model, tmp_path):
     texts = ["w1 w2", "w0", "w5 nonsense w7 w1 w1", "<eos>"]
     process = subprocess.run(
@@ -163,7 +159,7 @@ def test_signatures_say_what_they_take_and_give(ask):
 
 
 @pytest.mark.parametrize("flag, number_type", [
-    ("--use_fp16", "float16"), ("--use_bf16", "bfloat16"),
+    pytest.param("--use_fp16", "float16", marks=pytest.mark.slow), ("--use_bf16", "bfloat16"),
 ])
 def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
     train(models.TinyConfig, corpus, tmp_path, flag)
@@ -410,39 +406,33 @@ def test_unknown_matrix(model, tmp_path):
 
 @pytest.mark.parametrize("write", [export.write_saved_model, export.write_projector])
 def test_full_disk_leaves_nothing_of_a_folder(write, model, tmp_path, monkeypatch):
-    """Whether TensorFlow or Python notices it, the last thing to be written fails."""
+    """Whether TensorFlow or Python notices it."""
     def fail(*_, **__):
         reason = f"Graph execution error:\n\n{tmp_path}; No space left on device\n[[node save]]"
         raise tf.errors.ResourceExhaustedError(None, None, reason)
 
-    def refuse(path):
-        if path.endswith("pbtxt"):
-            raise OSError(28, os.strerror(28), path)
-        return open(path, "w", encoding="utf-8")
-
     monkeypatch.setattr(tf.saved_model.Builder, "save", fail)
-    monkeypatch.setattr(export, "_open", refuse)
+    monkeypatch.setattr(files, "os", System(fsync=failing(errno.ENOSPC)))
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/there: No space left on device$"):
         write(model, tmp_path / "there")
     assert not [*tmp_path.iterdir()]
 
 
 def test_full_disk_leaves_the_earlier_file(model, tmp_path, monkeypatch):
-    def fail(path):
-        raise OSError(28, os.strerror(28), path)
-
     (tmp_path / "vectors.txt").write_text("earlier")
-    monkeypatch.setattr(files, "_flush", fail)
+    monkeypatch.setattr(files, "os", System(fsync=failing(errno.ENOSPC)))
     with pytest.raises(UserError, match="cannot write .*vectors.txt: No space left on device"):
         export.write_vectors(model, tmp_path / "vectors.txt")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
 
 
-def test_numbers_that_are_not_finite_stay(model, tmp_path, monkeypatch):
+def test_numbers_that_are_not_finite_stay(trained, corpus, tmp_path):
     """Of a training that diverged."""
-    name = "Model/softmax_w"
-    monkeypatch.setitem(model._variables, name, model._variables[name] * np.nan)
+    values = models.saved(models.last_model(trained))
+    values["Model/softmax_w"][:] = np.nan
+    models.save(tmp_path / "diverged" / "model.ckpt-1", values)
+    model = LanguageModel.load(str(tmp_path / "diverged"), str(corpus))
     for write in export.write_saved_model, export.write_vectors, export.write_projector:
         with pytest.raises(UserError, match="not finite: its training diverged"):
             write(model, tmp_path / "there")
-    assert not [*tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["diverged"]

@@ -8,31 +8,11 @@ import subprocess
 import types
 
 import pytest
+from conftest import System, failing
 
 from ptb.saving import files
 from ptb.terminal.command_line import as_typed
 from ptb.terminal.errors import UserError
-
-
-class System:
-    """The os module as `files` sees it, with other functions under some of its names."""
-
-    def __init__(self, **functions):
-        self.__dict__.update(functions)
-
-    def __getattr__(self, name):
-        return getattr(os, name)
-
-
-def failing(number, when=lambda *args: True, otherwise=None):
-    """Returns a function that fails with an error number where `when` says so."""
-
-    def function(*args):
-        if when(*args):
-            raise OSError(number, os.strerror(number), args[0])
-        return otherwise(*args)
-
-    return function
 
 
 def write(path, text="new"):
@@ -321,36 +301,58 @@ def test_set_aside_through_a_link_stays_on_the_other_disk(tmp_path, capsys):
     assert capsys.readouterr().out == f"The run in {link} is now in {disk}/small-old-1.\n"
 
 
+def locking(monkeypatch, before):
+    """Calls `before` whenever a lock's file is open and about to be locked."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(file, operation):
+        before()
+        fcntl.flock(file, operation)
+
+    monkeypatch.setattr(files, "fcntl", types.SimpleNamespace(
+        LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=flock
+    ))
+
+
 def test_moved_aside_under_the_lock(tmp_path, monkeypatch):
     """Another run that starts at that moment gets the folder neither before nor after."""
-    (tmp_path / "run").mkdir()
+    folder = tmp_path / "run"
+    folder.mkdir()
     refused = []
 
     def rename(source, target):
-        with open(tmp_path / "run" / "lock", "a+") as file:  # Another process has just opened it.
-            for moved in False, True:
-                if moved:
-                    os.rename(source, target)
-                    (tmp_path / "run").mkdir()
-                with pytest.raises(UserError, match="another process is training there"):
-                    files._lock_file(file, "run")
-                refused.append(moved)
+        def move():
+            os.rename(source, target)
+            folder.mkdir()
+
+        for before in lambda: None, move:
+            with monkeypatch.context() as patch, pytest.raises(UserError, match="another process"):
+                locking(patch, before)
+                with files.lock(folder):
+                    pass
+            refused.append(before)
 
     monkeypatch.setattr(files, "os", System(rename=rename))
-    files.set_aside(str(tmp_path / "run"))
-    assert refused == [False, True] and (tmp_path / "run-old-1" / "lock").exists()
+    files.set_aside(str(folder))
+    assert len(refused) == 2 and (tmp_path / "run-old-1" / "lock").exists()
 
 
-def test_lock_of_a_folder_that_was_moved_aside_is_none(tmp_path):
-    """Its file was opened before, and locked when it was free again."""
-    (tmp_path / "run").mkdir()
-    with open(tmp_path / "run" / "lock", "a+") as file:
-        (tmp_path / "run").rename(tmp_path / "old")
-        for _ in range(2):
-            with pytest.raises(UserError, match="run: another process is training there"):
-                files._lock_file(file, "run")
-            (tmp_path / "run").mkdir(exist_ok=True)
-            (tmp_path / "run" / "lock").write_text("")
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_lock_of_a_folder_that_was_moved_aside_is_none(is_replaced, tmp_path, monkeypatch):
+    """It was moved, and perhaps another took its place, after the lock's file was opened."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def move():
+        folder.rename(tmp_path / "old")
+        if is_replaced:
+            folder.mkdir()
+            (folder / "lock").write_text("")
+
+    locking(monkeypatch, move)
+    with pytest.raises(UserError, match="run: another process is training there"):
+        with files.lock(folder):
+            pass
 
 
 def test_windows_moves_no_folder_with_an_open_file(tmp_path, monkeypatch):

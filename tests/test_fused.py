@@ -15,10 +15,10 @@ IDS = np.random.default_rng(1).integers(0, 30, 400)
 RNG = np.random.default_rng(5)
 
 
-def numbers(config, mode, flags, state):
+def numbers(config, mode, flags, state, getter=None):
     """Returns {name: array} of a step from a state: cost, loss, final state, every gradient."""
     flags.rnn_mode = mode
-    with models.built(config, IDS) as (session, model, _, _):
+    with models.built(config, IDS, getter=getter, count=1) as (session, model):
         models.randomize(session, 0.8)
         feed = {model.input.step: 1}
         for names, values in zip(model.initial_state, state):
@@ -42,12 +42,14 @@ def test_modes_agree(dtype, tolerance, keep_prob, flags, monkeypatch):
     state = [tuple(RNG.normal(size=(2, 4, 6))) for _ in range(2)]
     monkeypatch.setattr(lstm, "data_type", lambda: dtype)
     monkeypatch.setattr(rnn, "number_type", lambda _: dtype)
-    with monkeypatch.context() as patch:
-        make = tf.get_variable  # in the type under test
-        for module in tf, lstm.tf:  # Those of ptb/ have another name for it than the script.
-            patch.setattr(module, "get_variable", lambda *a, **k: make(*a, **{**k, "dtype": dtype}))
-        basic = numbers(config, "basic", flags, state)
-        fast = numbers(config, "fused", flags, state)
+
+    def in_that_type(getter, *args, **kwargs):
+        if tf.as_dtype(kwargs["dtype"]).is_floating:
+            kwargs["dtype"] = dtype
+        return getter(*args, **kwargs)
+
+    basic = numbers(config, "basic", flags, state, in_that_type)
+    fast = numbers(config, "fused", flags, state, in_that_type)
     assert len(basic) == 14
     for name in basic:
         assert basic[name].dtype == dtype.as_numpy_dtype
@@ -62,7 +64,7 @@ def test_mode_may_change_midway(flags):
         values = state = None
         for half, mode in enumerate(modes):
             flags.rnn_mode = mode
-            with models.built(config, IDS) as (session, model, _, _):
+            with models.built(config, IDS, count=1) as (session, model):
                 if half:
                     models.load(session, values)
                     session.run(tf.train.get_global_step().assign(10))
@@ -228,7 +230,9 @@ def test_a_wrong_cudnn_layer_is_not_used(seeming_gpu, monkeypatch):
     assert fused.fast_layer("float32", "float32") is fused.lstm_layer
 
 
-@pytest.mark.parametrize("number_type", ["float32", "use_fp16", "use_bf16"])
+@pytest.mark.parametrize("number_type", [
+    "float32", *(pytest.param(flag, marks=pytest.mark.slow) for flag in ("use_fp16", "use_bf16")),
+])
 @pytest.mark.parametrize("mode", ["fused", "basic"])
 def test_on_a_gpu_nothing_of_a_step_is_scattered(mode, number_type, flags, monkeypatch, request):
     """A deterministic scatter runs on the host; the embedding, which is there, alone has one.

@@ -135,7 +135,7 @@ def test_gradients_are_those_of_numpy(rnn_mode, number_type, has_gpu, flags):
     fields = {"num_layers": 1, "keep_prob": 1.0, "vocab_size": 300}
     config = type("OneLayerConfig", (NarrowConfig,), fields)
     ids = np.random.default_rng(1).integers(0, 300, 400)
-    with models.built(config, ids) as (session, model, _, _):
+    with models.built(config, ids, count=1) as (session, model):
         models.randomize(session, 0.3)
         params = models.as_params(models.variables(session), 1)
         tvars = tf.trainable_variables()
@@ -204,13 +204,11 @@ def test_a_run_goes_on_on_the_other_device(has_gpu, corpus, tmp_path):
     )
     assert all("Going on after 0 epochs and 19 steps." in output for output in second)
     whole, *moved = (
-        tf.train.load_checkpoint(models.last_model(tmp_path / name / "some"))
-        for name in ("whole", "from_gpu", "to_gpu")
+        models.last_saved(tmp_path / name) for name in ("whole", "from_gpu", "to_gpu")
     )
-    for name in whole.get_variable_to_shape_map():
-        for reader in moved:
-            value, expected = reader.get_tensor(name), whole.get_tensor(name)
-            assert models.difference(value, expected) < 10 * tolerance_of("float32"), name
+    for name, expected in whole.items():
+        for values in moved:
+            assert models.difference(values[name], expected) < 10 * tolerance_of("float32"), name
 
 
 @pytest.mark.gpu

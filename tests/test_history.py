@@ -3,24 +3,12 @@
 import shutil
 
 import pytest
+from conftest import points
 
 from ptb.saving import history
 from ptb.terminal.quiet import tf
 
 LAST = {"Training Loss": 7, "Train Perplexity": 2}
-
-
-def points(folder):
-    """Returns {tag: [(step, value)]} and the number of graphs in a folder's event files."""
-    found, graphs = {}, 0
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        recorded, whole = history.read_events(str(path))
-        assert whole and recorded[0].file_version == "brain.Event:2"
-        for event in recorded:
-            graphs += b"of_this_graph" in event.graph_def
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found, graphs
 
 
 def write(folder, steps, steps_done=LAST, tag="Training Loss"):

@@ -52,12 +52,15 @@ def test_reader_takes_any_bytes(train, valid, test, vocab_size, tmp_path):
 @UNHURRIED
 @given(chunk=st.integers(1, 7), text=TEXT)
 def test_reading_in_pieces_changes_nothing(chunk, text, tmp_path):
-    path = tmp_path / "text"
-    path.write_bytes(text)
+    (tmp_path / "ptb.train.txt").write_bytes(text)
+    for part in "valid", "test":
+        (tmp_path / f"ptb.{part}.txt").write_text("a\n")
 
     def words():
         try:
-            return list(reader._read_words(path))
+            vocabulary = reader.read_vocabulary(tmp_path)
+            train, *_ = reader.ptb_raw_data(tmp_path, vocabulary=vocabulary)
+            return [vocabulary[i] for i in train]
         except UserError as error:
             return str(error)
 

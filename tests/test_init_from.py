@@ -1,17 +1,17 @@
 """A run that starts from the weights and words of another: --init_from."""
 
+import itertools
 import os
 import shlex
 import shutil
 import sys
+import types
 
 import models
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from conftest import train
-from test_checkpoint import correct_sum
-from test_resume import assert_same, variables
+from conftest import correct_sum, train
 
 import configs
 import lstm
@@ -78,7 +78,7 @@ def test_new_run_has_the_weights_and_the_words_of_another(trained, text, tmp_pat
     printed = capsys.readouterr().out
     path = trained / "checkpoint-000003"
     assert f"Starting from the weights and the vocabulary of {path}/model.ckpt.\nEpoch" in printed
-    assert_same(weights(path / "model.ckpt"), weights(models.last_model(tmp_path / "some")))
+    models.assert_same(weights(path / "model.ckpt"), weights(models.last_model(tmp_path / "some")))
     found = checkpoint.newest(str(tmp_path / "some"))[0]
     words = (path / "vocabulary.txt").read_text().split()
     assert found.vocabulary == words and "strange" not in words and "w3" in words
@@ -100,7 +100,7 @@ def test_run_goes_on_without_its_source(trained, source, text, begun, tmp_path, 
     assert "Going on after 1 epoch" in printed.out and "Starting from" not in printed.out
     assert f"--init_from: {source}: no trained model there" in printed.err
     assert "the run goes on without it.\n" in printed.err
-    assert_same(variables(tmp_path / "whole"), variables(tmp_path / "out"))
+    models.assert_same(models.last_saved(tmp_path / "whole"), models.last_saved(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("state", ["there", "damaged", "not named"])
@@ -237,7 +237,7 @@ def test_checkpoint_of_the_tutorial(trained, corpus, text, tmp_path):
     names = {name: name.replace("basic_lstm_cell", "lstm_cell") for name in values}
     folder = write_tutorials(tmp_path / "old", {names[name]: values[name] for name in values})
     found, _ = find(folder, corpus, tmp_path)
-    assert_same(found.values, values)
+    models.assert_same(found.values, values)
     assert found.path == f"{folder}/model.ckpt-12"
     assert found.checksum == files.sha256_of(f"{found.path}.data-00000-of-00001")
     assert found.vocabulary == checkpoint.newest(str(trained))[0].vocabulary
@@ -288,7 +288,27 @@ def test_source_with_weights_that_are_not_finite(source, text, tmp_path):
     assert checkpoint.newest_finite(str(source)) is None
 
 
-@pytest.mark.parametrize("saved_within_epoch", [False, True])
+def at_each_step(patch, function):
+    """Calls function(epochs done, steps done) at the end of every training step of a run."""
+    train_pass = run.Training.train_pass
+
+    def train_pass_with_it(training):
+        follower = train_pass(training)
+        after_step = follower.after_step
+
+        def after_step_with_it(step, *args):
+            function(training.position.epoch, step)
+            after_step(step, *args)
+
+        follower.after_step = after_step_with_it
+        return follower
+
+    patch.setattr(run.Training, "train_pass", train_pass_with_it)
+
+
+@pytest.mark.parametrize("saved_within_epoch", [
+    pytest.param(False, marks=pytest.mark.slow), True,
+])
 def test_command_that_goes_on_after_a_training_diverged(
     saved_within_epoch, text, tmp_path, monkeypatch, script
 ):
@@ -299,16 +319,21 @@ def test_command_that_goes_on_after_a_training_diverged(
         vocab_size = None
         max_max_epoch = 2
 
-    def diverge(self, *args):
-        if saved_within_epoch and (self.position.epoch, self.position.step) == (1, 3):
-            self._save(self.position)
-        if self.position.epoch == 1 and self.position.step == 5:
+    seconds = itertools.count()
+
+    def diverge(epoch, step):
+        nonlocal seconds
+        if saved_within_epoch and (epoch, step) == (1, 3):
+            seconds = itertools.count(10**9)  # so that it is time to save
+        if (epoch, step) == (1, 5):
             raise FloatingPointError("the cost is nan at step 5 of 60")
 
     monkeypatch.setattr(configs, "SomeConfig", DivergingConfig, raising=False)
     args = ["--config=some", f"--data_path={text}", "--seed=3", "--rnn_mode=basic", "--restart"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Training, "_save_when_due", diverge)
+        at_each_step(patch, diverge)
+        clock = types.SimpleNamespace(perf_counter=lambda: next(seconds) / 1e6)
+        patch.setattr(run, "time", clock)
         process = script(*args, f"--save_path={out}")
     assert process.returncode == 2
     (line,) = [line for line in process.stderr.splitlines() if "nan" in line]
@@ -338,11 +363,11 @@ def test_command_that_goes_on_after_a_training_diverged(
 def test_diverged_before_the_first_checkpoint(trained, text, tmp_path, monkeypatch, script):
     """init_scale decides no weights that come from another model."""
 
-    def diverge(self):
+    def diverge(epoch, step):
         raise FloatingPointError("the cost is nan at step 0 of 60")
 
     monkeypatch.setattr(configs, "SomeConfig", OtherConfig, raising=False)
-    monkeypatch.setattr(run.Training, "_save_when_due", diverge)
+    at_each_step(monkeypatch, diverge)
     args = ["--config=some", f"--data_path={text}", f"--save_path={tmp_path}"]
     for more, fields in ([], "learning_rate, init_scale or"), ([trained], "learning_rate or"):
         process = script(*args, *(f"--init_from={path}" for path in more))
@@ -353,15 +378,28 @@ def test_diverged_before_the_first_checkpoint(trained, text, tmp_path, monkeypat
 @pytest.mark.parametrize("save_minutes", [0, 5])
 def test_weights_that_are_not_finite_are_never_saved(save_minutes, text, tmp_path, monkeypatch):
     """Here the update of the last step of an epoch leaves them so, and no cost shows it."""
-    def spoil_embedding(self, *args):
-        variable = tf.trainable_variables()[0]
-        value = self._session.run(variable)
-        value[-1] = np.inf  # Of a word that does not occur any more.
-        checkpoint.assign(self._session, variable, value)
-        return really(self, *args)
+    going_on, end_epoch = run.Run.going_on, run.Training.end_epoch
+    sessions = []
 
-    really = run.Training.end_epoch if save_minutes else run.Training._trained
-    monkeypatch.setattr(run.Training, really.__name__, spoil_embedding)
+    def keep_session(self, session, *args):
+        sessions.append(session)
+        return going_on(self, session, *args)
+
+    def spoil_embedding(*_):
+        variable = tf.trainable_variables()[0]
+        value = sessions[0].run(variable)
+        value[-1] = np.inf  # Of a word that does not occur any more.
+        checkpoint.assign(sessions[0], variable, value)
+
+    def spoil_and_end_epoch(self, *args):
+        spoil_embedding()
+        end_epoch(self, *args)
+
+    monkeypatch.setattr(run.Run, "going_on", keep_session)
+    if save_minutes:
+        monkeypatch.setattr(run.Training, "end_epoch", spoil_and_end_epoch)
+    else:
+        at_each_step(monkeypatch, spoil_embedding)
     args = [f"--save_minutes={save_minutes}"]
     message = "epoch 1, .*: Model/embedding is not finite any more; lower learning_rate, init_scale"
     with pytest.raises(UserError, match=message):

@@ -1,7 +1,7 @@
 """The inside of a trained model: gates against the NumPy reference, units, and their pictures."""
 
 import itertools
-import os
+import pathlib
 import shutil
 import struct
 import sys
@@ -16,14 +16,8 @@ from ptb import language_model, plot, reader, units
 from ptb.language_model import LanguageModel
 from ptb.reader import EOS, UNK
 from ptb.terminal.errors import UserError
-from ptb.terminal.quiet import tf
 
 PROMPT = "w1 w0 nonsense w2 w7 w1 <eos> w5 w29"
-
-
-@pytest.fixture(scope="module")
-def model(trained):
-    return LanguageModel.load(str(trained))
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +26,7 @@ def params(trained):
 
 
 def read_params(run_folder):
-    path = models.last_model(run_folder)
-    values = {name: tf.train.load_variable(path, name) for name, _ in tf.train.list_variables(path)}
-    return models.as_params(values, num_layers=2)
+    return models.as_params(models.saved(models.last_model(run_folder)), num_layers=2)
 
 
 def ids_of(model, text):
@@ -70,13 +62,14 @@ def test_gates_are_the_references(model, params):
     np.testing.assert_array_equal(model.gates(f"<eos> {PROMPT}").cell_state, found.cell_state)
 
 
-def test_gates_of_the_fast_layer_are_the_same(model):
-    """Its last state, after the same words."""
-    _, state = model._read(model._prompt_ids(PROMPT))
-    gates = model.gates(PROMPT)
-    for layer, (c, h) in enumerate(zip(state[::2], state[1::2])):
-        np.testing.assert_allclose(gates.cell_state[layer, -1], c[0], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(gates.output[layer, -1], h[0], rtol=1e-5, atol=1e-6)
+def test_gates_of_the_fast_layer_are_the_same(model, params):
+    """By the probabilities of the words that follow, which it computes from its output."""
+    logits = model.gates(PROMPT).output[-1] @ params["softmax_w"] + params["softmax_b"]
+    log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    for row, (word, bits, likeliest, probability) in zip(log_probs, model.surprises(PROMPT)):
+        assert bits == pytest.approx(-row[model.vocabulary.index(word)] / np.log(2), rel=1e-4)
+        assert model.vocabulary[row.argmax()] == likeliest
+        assert np.exp(row.max()) == pytest.approx(probability, rel=1e-4)
 
 
 def test_gates_of_16_bits(corpus, tmp_path):
@@ -130,7 +123,7 @@ def test_unk_that_is_spelled():
 def test_parts_of_a_text(num_lines, num_parts, end):
     """They hold every line once and whole; each begins as a prompt does."""
     words = [word for i in range(num_lines) for word in (f"w{i}", f"v{i}", EOS)][:-1] + end
-    parts = units._parts(words)
+    parts = units.parts_of(words)
     assert len(parts) == num_parts
     assert all(part[0] == EOS and part[1][0] == "w" for part in parts)
     assert [word for part in parts for word in part[1:]] == words
@@ -175,11 +168,13 @@ def test_units_that_follow_something_are_found(text):
 
 def test_correlations_are_pearsons(model, text):
     words = units.as_read(model, [word.replace("a", "w1") for word in text[:700]])
-    parts = units._parts(words)
+    parts = units.parts_of(words)
     states = [np.array([*model.cell_states([part])])[:, 0].reshape(len(part), -1) for part in parts]
     numbers = np.vstack([units.explained(part) for part in parts])
     expected = np.corrcoef(numbers.T, np.vstack(states).T)[:3, 3:].reshape(3, 2, 6)
-    np.testing.assert_allclose(units._correlations(model, parts), expected, rtol=1e-4, atol=1e-5)
+    for by, of_units in zip(units.EXPLANATIONS, expected):
+        for layer, number, _, correlation in units.best_explained(model, words, by, count=100):
+            assert correlation == pytest.approx(of_units[layer - 1, number - 1], rel=1e-4, abs=1e-5)
     best = units.best_explained(model, words)
     assert len(best) == 10 and len({unit[:2] for unit in best}) == 10
     strongest = np.sort(np.abs(expected).max(axis=0).ravel())[::-1][:10]
@@ -213,10 +208,12 @@ def images(figure):
     return [axes for axes in figure.axes if axes.images]
 
 
-def test_picture_of_gates(trained, tmp_path, capsys):
+def test_picture_of_gates(trained, tmp_path, monkeypatch, capsys):
+    """Where no other place is named, it is one that git ignores."""
     pytest.importorskip("matplotlib")
-    output = tmp_path / "gates.png"
-    plot.main(["gates", str(trained), "--prompt", "w1 $ w2 $", "--output", str(output)])
+    monkeypatch.chdir(tmp_path)
+    output = pathlib.Path("Out", "gates.png")
+    plot.main(["gates", str(trained), "--prompt", "w1 $ w2 $"])
     captured = capsys.readouterr()
     assert captured.out == f"Gates in {output}\n"
     assert captured.err.splitlines()[1:] == ["Not in the vocabulary, read as <unk>: $"]
@@ -285,19 +282,20 @@ def test_chinese_names_where_there_is_a_font(fonts, model, figures, monkeypatch)
     assert titles[0] == f"layer 1: forget gate{' 遗忘门' if fonts else ''}"
 
 
-def test_small_probabilities_are_not_zero(figures):
+def test_small_probabilities_are_not_zero(model, figures, monkeypatch):
     """As they are where there are very many words."""
-    with plot.picture("x.png", dpi=100) as (_, figure):
-        plot._draw_surprises(figure.subplots(), [("a", 1.0, "b", 0.25), ("c", 20.0, "d", 2.13e-6)])
-    above = figures[0].axes[0].child_axes[0].xaxis
-    assert labels(above) == ["0.25 b", "2e-06 d"]
+    found = [("a", 1.0, "b", 0.25), ("c", 20.0, "d", 2.13e-6)]
+    monkeypatch.setattr(model, "surprises", lambda prompt: found)
+    plot.draw_gates(model, "w1 w2", "gates.png")
+    assert labels(figures[0].axes[0].child_axes[0].xaxis) == ["0.25 b", "2e-06 d"]
 
 
-def test_units_on_the_command_line(trained, corpus, tmp_path, capsys):
+def test_units_on_the_command_line(trained, corpus, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    output = tmp_path / "units.png"
+    monkeypatch.chdir(tmp_path)
+    output = pathlib.Path("Out", "units.png")
     text = corpus / "ptb.valid.txt"
-    args = ["units", str(trained), "--text", str(text), "--output", str(output)]
+    args = ["units", str(trained), "--text", str(text)]
     plot.main(args)
     header, *rows, last = capsys.readouterr().out.splitlines()
     assert header.split("\t") == ["layer", "unit", "explained_by", "correlation"]
@@ -332,11 +330,13 @@ def test_text_is_coloured_by_its_values(figures):
     assert [patch.get_xy() for patch in axes.patches[4:]] == [(34, 0), (0, 1), (2, 1)]
 
 
-def test_text_that_is_longer_than_a_picture():
+def test_text_that_is_longer_than_a_picture(figures):
     words = ["word"] * 10000
-    places = plot._places(words)
-    assert max(y for _, y, _ in places) == plot.PASSAGE_ROWS - 1
-    assert max(x + width for x, _, width in places) <= plot.PASSAGE_WIDTH
+    plot.draw_text(words, [0.5] * len(words), "title", "units.png")
+    boxes = figures[0].axes[0].patches
+    assert max(box.get_y() for box in boxes) == plot.PASSAGE_ROWS - 1
+    assert max(box.get_x() + box.get_width() for box in boxes) <= plot.PASSAGE_WIDTH
+    assert len(figures[0].axes[0].texts) == len(boxes) < len(words)
 
 
 @pytest.mark.parametrize("args, message", [
@@ -429,7 +429,7 @@ def test_run_that_is_called_like_a_command(tmp_path, monkeypatch, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "history.csv").write_text(text)
     pictures = []
-    output = os.path.join("Out", "learning_curves.png")
+    output = str(pathlib.Path("Out", "learning_curves.png"))
     for args in ["./gates"], ["curves", "gates"], ["--output", output, "./gates"]:
         plot.main(args)
         pictures.append((tmp_path / output).read_bytes())

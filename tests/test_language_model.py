@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 
@@ -14,7 +13,6 @@ import models
 import numpy as np
 import numpy_lstm
 import pytest
-from conftest import ROOT
 
 from ptb import language_model, reader, rnn, source
 from ptb.language_model import LanguageModel
@@ -26,15 +24,8 @@ RNG = np.random.default_rng(3)
 
 
 @pytest.fixture(scope="module")
-def model(trained):
-    return LanguageModel.load(str(trained))
-
-
-@pytest.fixture(scope="module")
 def params(trained):
-    reader = tf.train.load_checkpoint(models.last_model(trained))
-    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    return models.as_params(values, num_layers=2)
+    return models.as_params(models.saved(models.last_model(trained)), num_layers=2)
 
 
 def reference(params, ids):
@@ -45,20 +36,6 @@ def reference(params, ids):
         _, state, _ = numpy_lstm.step(params, x, x, state)
     words = range(len(params["softmax_b"]))
     return -np.array([numpy_lstm.step(params, last, np.array([[y]]), state)[0] for y in words])
-
-
-def values_of(run_folder):
-    """Returns the values of the variables in a run's last checkpoint, {name: array}."""
-    path = models.last_model(run_folder)
-    return {name: tf.train.load_variable(path, name) for name, _ in tf.train.list_variables(path)}
-
-
-def write_variables(path, values):
-    """Writes a checkpoint as the tutorial leaves it: of the variables alone, {name: array}."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        variables = {name: tf.Variable(value) for name, value in values.items()}
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver(variables).save(session, str(path))
 
 
 def sentence(words, length):
@@ -157,18 +134,6 @@ def test_network_is_that_of_a_ptb_model(rnn_mode, number_type, flags):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
-def test_loads_in_a_process_that_trained(trained):
-    code = (
-        "import sys; from ptb import language_model, run\n"
-        "run.make_deterministic(1)\n"
-        "print(language_model.LanguageModel.load(sys.argv[1]).log_prob('w1'))\n"
-    )
-    process = subprocess.run([sys.executable, "-c", code, trained], cwd=ROOT, text=True,
-                             capture_output=True)
-    assert process.returncode == 0, process.stderr
-    assert float(process.stdout) < 0
-
-
 def test_prompt_that_begins_a_line(model):
     assert model.next_words("<eos>") == model.next_words("\n")
     assert model.next_words("<eos> w1") == model.next_words("w1")
@@ -210,17 +175,16 @@ def test_greedy_is_argmax(model):
         assert found.replace("\n", " <eos> ").split() == expected
 
 
-def test_generated_words_follow_the_distribution(model, params):
-    """The first word of 2,000 seeds, against p^2 of the three likeliest words, normalized."""
-    expected = dict(model.next_words("w1", top_k=3))
+def test_generated_words_follow_the_distribution(model):
+    """The first word of 1,000 seeds, against p^2 of the three likeliest words, normalized."""
+    expected = dict(model.next_words("<eos>", top_k=3))
     total = sum(p**2 for p in expected.values())
     counts = dict.fromkeys(expected, 0)
-    state = model._read(model._prompt_ids("w1"))[0]
-    for seed in range(2000):
-        rng = np.random.default_rng(seed)
-        counts[model.vocabulary[model._draw(state.copy(), 0.5, 3, False, rng)]] += 1
+    for seed in range(1000):
+        text = model.generate("<eos>", words=1, temperature=0.5, top_k=3, seed=seed)
+        counts[text.strip() or "<eos>"] += 1
     for word, p in expected.items():
-        assert counts[word] / 2000 == pytest.approx(p**2 / total, abs=0.03)
+        assert counts[word] / 1000 == pytest.approx(p**2 / total, abs=0.03)
 
 
 def test_seed_decides_the_text(model):
@@ -231,14 +195,10 @@ def test_seed_decides_the_text(model):
 
 
 def test_no_unk(model):
-    """In a prompt that makes <unk> likely: a bias that leaves no other word a chance."""
-    logits = np.zeros(len(model.vocabulary))
-    unk = model.vocabulary.index("<unk>")
-    logits[unk] = 50.0
-    for temperature in 0, 1.0:
-        draw = [model._draw(logits.copy(), temperature, None, no_unk, np.random.default_rng(1))
-                for no_unk in (False, True)]
-        assert draw[0] == unk != draw[1]
+    """At a temperature at which all words are equally likely."""
+    for no_unk in False, True:
+        text = model.generate("w1", words=300, temperature=1e6, no_unk=no_unk)
+        assert ("<unk>" in text) == (not no_unk)
 
 
 @pytest.mark.parametrize("options, message", [
@@ -361,26 +321,41 @@ def test_word_log_probs_add_up(model):
     assert [word for word, _ in model.word_log_probs("")] == ["<eos>"]
 
 
-def test_score_answers_each_line_as_it_comes(model, trained):
+def test_score_answers_each_line_as_it_comes(model, trained, monkeypatch):
     """A program that keeps it open writes a line, and reads the answer before it writes more."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ptb.language_model", "score", trained, "-"], cwd=ROOT,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
-    timer = threading.Timer(100, process.kill)  # Otherwise a scorer that waits would hang the test.
-    timer.start()
-    assert process.stdout.readline().startswith("line\t")  # before anything is asked
-    for number, line in enumerate(["w1 w2", "", "w3 odd w4", "w1 w2"], start=1):
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-        name, log_prob, words, *_ = process.stdout.readline().split("\t")
-        assert (name, int(words)) == (str(number), len(line.split()) + 1)
-        assert float(log_prob) == pytest.approx(model.log_prob(line), abs=1e-3)
-    process.stdin.write("w5\nw6 w7")  # two at once, and the last without a line end
-    stdout, stderr = process.communicate(timeout=60)
-    timer.cancel()
-    assert [row.split("\t")[0] for row in stdout.splitlines()] == ["5", "6", "total"]
-    assert "read as <unk>: odd" in stderr and process.returncode == 0
+    (questions, asking), (answers, answering) = os.pipe(), os.pipe()
+    stdin, stdout, stderr = os.dup(0), open(answering, "w"), io.StringIO()
+    os.dup2(questions, 0)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+
+    def answer():
+        with stdout:
+            language_model.main(["score", str(trained), "-"])
+
+    scorer = threading.Thread(target=answer)
+    scorer.start()
+    with open(asking, "wb", buffering=0) as lines, open(answers) as rows:
+        timer = threading.Timer(100, lines.close)  # A scorer that waits would hang the test.
+        timer.start()
+        try:
+            assert rows.readline().startswith("line\t")  # before anything is asked
+            for number, line in enumerate(["w1 w2", "", "w3 odd w4", "w1 w2"], start=1):
+                lines.write(f"{line}\n".encode())
+                name, log_prob, words, *_ = rows.readline().split("\t")
+                assert (name, int(words)) == (str(number), len(line.split()) + 1)
+                assert float(log_prob) == pytest.approx(model.log_prob(line), abs=1e-3)
+            lines.write(b"w5\nw6 w7")  # two at once, and the last without a line end
+        finally:
+            timer.cancel()
+            lines.close()
+            rest = rows.readlines()
+            scorer.join()
+            os.dup2(stdin, 0)
+            os.close(stdin)
+            os.close(questions)
+    assert [row.split("\t")[0] for row in rest] == ["5", "6", "total"]
+    assert "read as <unk>: odd" in stderr.getvalue()
 
 
 def test_bytes_that_are_not_text_end_a_scorer_after_what_came_before(trained, capsys):
@@ -428,9 +403,9 @@ def test_score_takes_text_or_words(model):
 
 def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
     """Of a checkpoint saved just as the training diverged."""
-    values = values_of(trained)
+    values = models.saved(models.last_model(trained))
     values["Model/softmax_b"][:] = np.nan
-    write_variables(tmp_path / "model.ckpt-1", values)
+    models.save(tmp_path / "model.ckpt-1", values)
     (tmp_path / "train.txt").write_text("w1 w2\n")
     model = LanguageModel.load(str(tmp_path), str(tmp_path))
     for ask in (
@@ -441,7 +416,7 @@ def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
             ask()
 
 
-def test_stream_is_the_runs_test(trained, corpus, capsys):
+def test_stream_is_the_runs_test(trained, params, corpus, capsys):
     """Exactly, and line by line what one word after the other gives."""
     text = corpus / "ptb.test.txt"
     rows = command(capsys, "score", "--stream", trained, text)
@@ -452,25 +427,16 @@ def test_stream_is_the_runs_test(trained, corpus, capsys):
     assert [int(row[2]) for row in rows[1:-1]] == [counts[0] - 1, *counts[1:]]
     model = LanguageModel.load(str(trained))
     first = text.read_text().splitlines()[0].split()
-    expected = sum(
-        np.log(dict(streamed(model, first[:k]))[word])
-        for k, word in enumerate([*first, "<eos>"]) if k
-    )
+    ids = [model.vocabulary.index(word) for word in [*first, "<eos>"]]
+    expected = sum(reference(params, ids[:k])[ids[k]] for k in range(1, len(ids)))
     assert float(rows[1][1]) == pytest.approx(expected, rel=1e-4)
 
 
-def streamed(model, words):
-    """Returns next_words without the <eos> before the prompt."""
-    logits, _ = model._read([model.vocabulary.index(word) for word in words])
-    p = np.exp(logits - np.logaddexp.reduce(logits))
-    return zip(model.vocabulary, p)
-
-
 @pytest.mark.parametrize("name", ["[lr=1]", "a*b?", "back\\slash", "{1,2}", "été"])
-def test_folders_that_look_like_patterns(name, trained, tmp_path):
+def test_folders_that_look_like_patterns(name, model, trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / name / "some")
-    with LanguageModel.load(str(folder)) as model:
-        assert model.next_words("w1") == LanguageModel.load(str(trained)).next_words("w1")
+    with LanguageModel.load(str(folder)) as its_model:
+        assert its_model.next_words("w1") == model.next_words("w1")
 
 
 def test_checkpoint_that_the_run_removes_meanwhile(trained, tmp_path, monkeypatch):
@@ -562,7 +528,7 @@ def test_closed_model_cannot_be_asked(trained):
 def test_no_word_but_unk(temperature, model, monkeypatch):
     monkeypatch.setattr(model, "vocabulary", ["<unk>"])
     with pytest.raises(UserError, match="the vocabulary has no word but <unk>; allow it"):
-        model._draw(np.zeros(1), temperature, None, True, np.random.default_rng(1))
+        model.generate("w1", words=1, temperature=temperature, no_unk=True)
 
 
 def test_words_that_the_terminal_cannot_show(trained, corpus, monkeypatch):
@@ -578,14 +544,12 @@ def test_words_that_the_terminal_cannot_show(trained, corpus, monkeypatch):
     assert output.getvalue().startswith(b"w1 <unk>")
 
 
-def test_output_to_a_full_disk_is_one_line(trained):
-    with open("/dev/full", "w") as full:
-        process = subprocess.run(
-            [sys.executable, "-m", "ptb.language_model", "next", trained, "--prompt", "w1"],
-            cwd=ROOT, text=True, stdout=full, stderr=subprocess.PIPE,
-        )
-    assert process.returncode == 2
-    assert process.stderr.splitlines()[1:] == [
+def test_output_to_a_full_disk_is_one_line(trained, monkeypatch, capsys):
+    with open("/dev/full", "w") as full, pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(sys, "stdout", full)
+        language_model.main(["next", str(trained), "--prompt", "w1"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
         "language_model.py: the output cannot be written (No space left on device)"
     ]
 
@@ -680,7 +644,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(trained, tmp_path, 
     ("w1 <eos>\n学习", "学习"), ("w1 彼は昨日この本を", "彼は昨日この本を"), ("w1 学习", None),
     ("unknown", None),
 ])
-def test_prompt_without_spaces_is_said(prompt, said, trained, capsys):
+def test_prompt_without_spaces_is_said(prompt, said, trained, loaded, capsys):
     language_model.main(["next", str(trained), "--prompt", prompt])
     lines = capsys.readouterr().err.splitlines()[1:]
     assert lines[0].startswith("Not in the vocabulary, read as <unk>: ")
@@ -734,7 +698,7 @@ def test_tutorials_checkpoint_needs_its_corpus(trained, corpus, tmp_path):
 
 
 def test_other_checkpoint_is_refused(tmp_path):
-    write_variables(tmp_path / "other", {"v": np.zeros(2)})
+    models.save(tmp_path / "other", {"v": np.zeros(2)})
     with pytest.raises(UserError, match="other has not the variables of the PTB tutorial"):
         LanguageModel.load(str(tmp_path))
 
@@ -757,11 +721,11 @@ def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp
     kernel, bias = NAMINGS[naming]
     values = {
         name.replace("basic_lstm_cell/kernel", kernel).replace("basic_lstm_cell/bias", bias):
-            value.astype(dtype) for name, value in values_of(trained).items()
+            value.astype(dtype) for name, value in models.saved(models.last_model(trained)).items()
     }
     if "cuDNN" in naming:
         values["Model/lstm_params"] = np.zeros(9, dtype)
-    write_variables(tmp_path / "model.ckpt-7", values)
+    models.save(tmp_path / "model.ckpt-7", values)
     # The name that a shell completes has the ending.
     found = LanguageModel.load(str(tmp_path / "model.ckpt-7.index"), str(corpus))
     sentences = ["w1 w2 w3 w0", "w5"]
@@ -772,8 +736,9 @@ def test_every_naming_of_the_tutorial(naming, dtype, model, trained, corpus, tmp
 
 
 def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
-    values = {name: value for name, value in values_of(trained).items() if "RNN" not in name}
-    write_variables(tmp_path / "model.ckpt-7", {**values, "Model/lstm_params": np.zeros(9)})
+    values = models.saved(models.last_model(trained))
+    values = {name: value for name, value in values.items() if "RNN" not in name}
+    models.save(tmp_path / "model.ckpt-7", {**values, "Model/lstm_params": np.zeros(9)})
     with pytest.raises(UserError, match="model.ckpt-7 is of the tutorial's cuDNN mode, which keep"):
         LanguageModel.load(str(tmp_path), str(corpus))
 
@@ -781,12 +746,12 @@ def test_cudnn_buffer_is_refused_in_one_line(trained, corpus, tmp_path):
 @pytest.fixture
 def without_unk(trained, tmp_path):
     """The model of a tutorial's checkpoint whose corpus has no <unk>, and a row for each word."""
-    values = values_of(trained)
+    values = models.saved(models.last_model(trained))
     (tmp_path / "train.txt").write_text("c a b \n a b b \n b \n \n")
     for name in "embedding", "softmax_b":
         values[f"Model/{name}"] = values[f"Model/{name}"][:4]
     values["Model/softmax_w"] = values["Model/softmax_w"][:, :4]
-    write_variables(tmp_path / "model.ckpt-7", values)
+    models.save(tmp_path / "model.ckpt-7", values)
     return LanguageModel.load(str(tmp_path), str(tmp_path))
 
 
@@ -817,7 +782,7 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
 
 def test_words_that_the_tutorial_joined_to_line_ends(trained, tmp_path, capsys):
     """They are words of the model, which has their ids; and it is said that there are such."""
-    write_variables(tmp_path / "model.ckpt-7", values_of(trained))
+    models.save(tmp_path / "model.ckpt-7", models.saved(models.last_model(trained)))
     (tmp_path / "train.txt").write_text("the goose sees the fox\na fox sees the goose\n" * 20)
     with LanguageModel.load(str(tmp_path), str(tmp_path)) as model:
         assert model.vocabulary == [
@@ -908,13 +873,13 @@ def test_average_of_a_model_and_itself_is_the_model(trained, model):
 @pytest.mark.parametrize("models_, p", [((0, 1), 0.5), ((1, 0), 0.5), ((1, 1), 0.0)])
 def test_probability_too_small_for_a_float(models_, p, trained, tmp_path):
     """In one of two models, the mean is half of the other's; in both, there is no NaN."""
-    values = values_of(trained)
+    values = models.saved(models.last_model(trained))
     (tmp_path / "train.txt").write_text(" ".join(f"v{i}" for i in range(28)) + "\n")
     paths = []
     for number, bias in enumerate([0, -1e4]):
         values["Model/softmax_b"][0] = bias
         paths.append(tmp_path / f"model.ckpt-{number}")
-        write_variables(paths[-1], values)
+        models.save(paths[-1], values)
     with LanguageModel.load(paths[:1], tmp_path) as other:
         word = other.vocabulary[0]
         expected = other.word_log_probs(word)[0][1]
@@ -1053,9 +1018,10 @@ def test_softmax_w_has_the_better_neighbours(model, trained, capsys):
 
 
 def test_word_whose_vector_is_zero(model, monkeypatch):
-    vectors = np.array([[0, 0], [1, 0], [2, 1]], np.float32)
+    """Here all but those of two words."""
+    vectors = np.zeros([len(model.vocabulary), 2], np.float32)
+    vectors[1:3] = [1, 0], [2, 1]
     monkeypatch.setattr(model, "vectors", lambda matrix: vectors)
-    monkeypatch.setattr(model, "vocabulary", ["zero", "a", "b"])
-    monkeypatch.setattr(model, "_ids", {"zero": 0, "a": 1, "b": 2})
-    assert model.similar_words("a") == [("b", pytest.approx(2 / 5**0.5)), ("zero", 0)]
-    assert model.similar_words("zero") == [("a", 0), ("b", 0)]
+    zero, a, b, *_ = model.vocabulary
+    assert model.similar_words(a, 2) == [(b, pytest.approx(2 / 5**0.5)), (zero, 0)]
+    assert model.similar_words(zero, 2) == [(a, 0), (b, 0)]

@@ -29,7 +29,7 @@ def test_training_step(keep_prob, max_grad_norm, rnn_mode, flags):
     config = tiny(keep_prob=keep_prob, max_grad_norm=max_grad_norm)
     layers, lr = config.num_layers, 0.5
     rng = np.random.default_rng(2)
-    with models.built(config, IDS) as (session, model, _, _):
+    with models.built(config, IDS, count=1) as (session, model):
         models.randomize(session, 0.8)
         model.assign_lr(session, lr)
         before = models.as_params(models.variables(session), layers)
@@ -129,7 +129,7 @@ def test_state_is_carried(which):
 def test_epoch_of_training():
     """Updates and carried state together: the variables after an epoch are the reference's."""
     config = TinyConfig()
-    with models.built(config, IDS) as (session, model, _, _):
+    with models.built(config, IDS, count=1) as (session, model):
         before = models.as_params(models.variables(session), config.num_layers)
         model.assign_lr(session, 0.5)
         perplexity = lstm.run_epoch(session, model, eval_op=model.train_op)
@@ -151,7 +151,7 @@ def test_epoch_starts_at_step_0_and_from_the_zero_state():
 @pytest.mark.parametrize("words", range(16, 16 + 12 * 14, 12))
 def test_epochs_of_few_steps(words, capsys):
     """From one step up: a perplexity, and at least one and about ten progress lines."""
-    with models.built(TinyConfig(), IDS[:words]) as (session, model, _, _):
+    with models.built(TinyConfig(), IDS[:words], count=1) as (session, model):
         steps = model.input.epoch_size
         assert steps == (words // 4 - 1) // 3
         perplexity = lstm.run_epoch(session, model, verbose=True)
@@ -163,7 +163,7 @@ def test_epochs_of_few_steps(words, capsys):
 
 def test_progress_lines_of_a_long_epoch_are_the_articles(capsys):
     ids = np.tile(IDS, 5)
-    with models.built(TinyConfig(), ids) as (session, model, _, _):
+    with models.built(TinyConfig(), ids, count=1) as (session, model):
         steps = model.input.epoch_size
         lstm.run_epoch(session, model, verbose=True)
     lines = capsys.readouterr().out.splitlines()
@@ -196,7 +196,7 @@ def test_costs_add_up_in_double_precision():
 
 
 def test_cost_that_is_not_finite_raises():
-    with models.built(TinyConfig(), IDS) as (session, model, _, _):
+    with models.built(TinyConfig(), IDS, count=1) as (session, model):
         values = models.variables(session)
         values["Model/softmax_b"][:] = np.nan
         models.load(session, values)
@@ -212,7 +212,7 @@ def test_perplexity_too_large_for_a_float_is_infinite():
 def test_no_two_weights_start_equal_and_the_seed_decides(flags):
     def start(seed):
         flags.seed = seed
-        with models.built(TinyConfig(), IDS) as (session, *_):
+        with models.built(TinyConfig(), IDS, count=1) as (session, _):
             return models.variables(session)
 
     first, again, other = start(1), start(1), start(2)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy_lstm
 import pytest
 from conftest import train
-from test_script import VARIABLES
 
 from ptb import machine, run
 from ptb.language_model import LanguageModel
@@ -36,7 +35,7 @@ class NarrowConfig(models.TinyConfig):
 
 @BOTH
 @pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
-@pytest.mark.parametrize("keep_prob", [1.0, 0.5])
+@pytest.mark.parametrize("keep_prob", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_trains_like_float32(keep_prob, rnn_mode, flag, flags):
     flags.rnn_mode = rnn_mode
     ids = np.minimum(np.random.default_rng(3).geometric(0.02, 3000), 300) - 1
@@ -58,7 +57,7 @@ def test_products_are_16_bit_and_what_accumulates_is_32_bit(rnn_mode, flag, flag
     product_type, state_type = {
         "use_fp16": (tf.float16, tf.float16), "use_bf16": (tf.bfloat16, tf.float32)
     }[flag]
-    with models.built(models.TinyConfig(), list(range(30)) * 4) as (_, model, _, _):
+    with models.built(models.TinyConfig(), list(range(30)) * 4, count=1) as (_, model):
         products = [
             op for op in tf.get_default_graph().get_operations() if op.type == "MatMul"
         ]
@@ -83,7 +82,7 @@ def test_gradients_in_bfloat16(rnn_mode, flags):
     flags.use_bf16 = True
     config = type("WideConfig", (NarrowConfig,), {"vocab_size": 30})()
     ids = np.random.default_rng(1).integers(0, 30, 400)
-    with models.built(config, ids) as (session, model, _, _):
+    with models.built(config, ids, count=1) as (session, model):
         models.randomize(session, 0.3)
         params = models.as_params(models.variables(session), config.num_layers)
         tvars = tf.trainable_variables()
@@ -111,7 +110,7 @@ def test_run_and_its_checkpoint(flag, script, corpus, tmp_path):
     assert process.returncode == 0, process.stderr
     test = re.search(r"^Test Perplexity: (\d+\.\d{3})$", process.stdout, re.MULTILINE)[1]
     path = models.last_model(tmp_path / "tst")
-    assert dict(tf.train.list_variables(path)) == VARIABLES
+    assert dict(tf.train.list_variables(path)) == models.TST_VARIABLES
     reader = tf.train.load_checkpoint(path)
     assert reader.get_tensor("Model/embedding").dtype == "float32"
     with LanguageModel.load(str(tmp_path / "tst")) as model:
@@ -120,7 +119,9 @@ def test_run_and_its_checkpoint(flag, script, corpus, tmp_path):
     assert np.exp(-log_prob / words) == pytest.approx(float(test), abs=6e-4)
 
 
-@BOTH
+@pytest.mark.parametrize("flag", [
+    pytest.param("use_fp16", marks=pytest.mark.slow), "use_bf16",
+])
 def test_stopped_in_mid_epoch_and_continued(flag, corpus, tmp_path, monkeypatch):
     """The state and all else goes on: the run ends with the variables of one never stopped."""
     config = type("SomeConfig", (models.TinyConfig,), {"max_max_epoch": 2, "keep_prob": 0.6})
@@ -136,12 +137,9 @@ def test_stopped_in_mid_epoch_and_continued(flag, corpus, tmp_path, monkeypatch)
         patch.setattr(run.Follower, "after_step", stop_after_step)
         train(config, corpus, tmp_path / "broken", f"--{flag}")
     train(config, corpus, tmp_path / "broken", f"--{flag}")
-    whole, broken = (
-        tf.train.load_checkpoint(models.last_model(tmp_path / name / "some"))
-        for name in ("whole", "broken")
+    models.assert_same(
+        models.last_saved(tmp_path / "whole"), models.last_saved(tmp_path / "broken")
     )
-    for name in whole.get_variable_to_shape_map():
-        np.testing.assert_array_equal(whole.get_tensor(name), broken.get_tensor(name), name)
 
 
 def test_not_both(script, corpus, tmp_path):

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import subprocess
+import tracemalloc
 import types
 
 import numpy as np
@@ -27,6 +28,15 @@ def text_file(tmp_path):
     return write
 
 
+def words_of(path):
+    """Returns the words of a training text as ptb_raw_data reads them, as a list."""
+    for part in "valid", "test":
+        (path.parent / f"ptb.{part}.txt").write_text("a\n")
+    vocabulary = reader.read_vocabulary(path.parent)
+    ids, *_ = reader.ptb_raw_data(path.parent, vocabulary=vocabulary)
+    return [vocabulary[i] for i in ids]
+
+
 # Words.
 
 @pytest.mark.parametrize("text, words", [
@@ -38,16 +48,15 @@ def text_file(tmp_path):
     ("\n\na\n", "<eos> <eos> a <eos>"),
     ("\ufeffa\n", "a <eos>"),
     ("我 喜欢\t自然 语言 \f处理\v\n", "我 喜欢 自然 语言 处理 <eos>"),
-    ("", ""),
 ])
 def test_words(text, words, text_file):
-    assert list(reader._read_words(text_file(text))) == words.split()
+    assert words_of(text_file(text)) == words.split()
 
 
 @pytest.mark.parametrize("space", ["\u00a0", "\u2028", "\u3000", "\x85", "\x1c"])
 def test_other_space_is_part_of_a_word(space, text_file):
     path = text_file(f"10{space}km far{space}\n")
-    assert list(reader._read_words(path)) == [f"10{space}km", f"far{space}", "<eos>"]
+    assert words_of(path) == [f"10{space}km", f"far{space}", "<eos>"]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
@@ -55,9 +64,9 @@ def test_byte_order_mark_within_the_text_is_left_out(chunk, monkeypatch, text_fi
     """As it comes about where files are joined."""
     monkeypatch.setattr(reader, "CHUNK", chunk)
     path = text_file("\ufeffa b\n\ufeffc\n\ufeff")
-    assert list(reader._read_words(path)) == "a b <eos> c <eos>".split()
-    said = capsys.readouterr().err
-    assert said == f"{path}: byte order marks within the text were left out.\n"
+    assert words_of(path) == "a b <eos> c <eos>".split()
+    said = capsys.readouterr().err.splitlines()  # The vocabulary is read first, and then the ids.
+    assert said == [f"{path}: byte order marks within the text were left out."] * 2
 
 
 def test_pipe_is_refused_as_a_corpus(tmp_path, text_file):
@@ -117,26 +126,31 @@ def test_words_do_not_depend_on_how_the_file_is_read(chunk, monkeypatch, text_fi
     monkeypatch.setattr(reader, "CHUNK", chunk)
     path = text_file("één twee\r\ndrie  \r\n\nvier\r\nvijf")
     expected = "één twee <eos> drie <eos> <eos> vier <eos> vijf"
-    assert list(reader._read_words(path)) == expected.split()
+    assert words_of(path) == expected.split()
 
 
-def test_words_are_a_stream(text_file):
-    path = text_file(b"a b\n" * reader.CHUNK + b"\xff")
-    words = reader._read_words(path)
-    assert next(words) == "a"  # before the file is read to its bad end
-    with pytest.raises(UserError):
-        list(words)
+def test_memory_does_not_grow_with_the_file(text_file, monkeypatch):
+    monkeypatch.setattr(reader, "CHUNK", 1000)
+    path = text_file("a b\n" * 50_000)
+    tracemalloc.start()
+    reader.read_vocabulary(path.parent)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000  # The text has 200,000 bytes.
 
 
 # Vocabulary and ids.
 
 def test_vocabulary_goes_by_falling_count_then_alphabet(text_file):
     path = text_file("b b b a <unk> c a\nc c\n")
-    vocabulary = {"b": 0, "c": 1, "<eos>": 2, "a": 3, "<unk>": 4}
-    assert reader._build_vocab(path) == vocabulary
-    assert reader._build_vocab(path, vocab_size=5) == vocabulary
-    assert reader._build_vocab(path, vocab_size=100) == vocabulary
-    assert reader._file_to_word_ids(path, vocabulary).tolist() == [0, 0, 0, 3, 4, 1, 3, 2, 1, 1, 2]
+    vocabulary = ["b", "c", "<eos>", "a", "<unk>"]
+    for vocab_size in None, 5, 100:
+        assert reader.read_vocabulary(path.parent, vocab_size) == vocabulary
+    for part in "valid", "test":
+        text_file("c x\n", f"ptb.{part}.txt")
+    train, valid, test, num_words = reader.ptb_raw_data(path.parent)
+    assert train.tolist() == [0, 0, 0, 3, 4, 1, 3, 2, 1, 1, 2] and num_words == 5
+    assert valid.tolist() == test.tolist() == [1, 4, 2]
 
 
 @pytest.mark.parametrize("text, vocab_size, kept", [
@@ -150,18 +164,18 @@ def test_vocabulary_goes_by_falling_count_then_alphabet(text_file):
     ("a a a b b <unk>", 2, "a <unk>"),  # kept even where its own count is too low
 ])
 def test_vocabulary_of_limited_size(text, vocab_size, kept, text_file):
-    vocabulary = reader._build_vocab(text_file(text), vocab_size)
-    assert list(vocabulary) == kept.split()
-    assert list(vocabulary.values()) == list(range(len(vocabulary)))
+    assert reader.read_vocabulary(text_file(text).parent, vocab_size) == kept.split()
 
 
 def test_vocabulary_without_unk_names_the_first_word_that_it_has_not(text_file):
     path = text_file("a b\na c a\n")
-    vocabulary = {"a": 0, "<eos>": 1, "b": 2, "c": 3}
-    assert reader._file_to_word_ids(path, vocabulary).tolist() == [0, 2, 1, 0, 3, 0, 1]
-    del vocabulary["c"]
+    for part in "valid", "test":
+        text_file("b\n", f"ptb.{part}.txt")
+    vocabulary = ["a", "<eos>", "b", "c"]
+    train, *_ = reader.ptb_raw_data(path.parent, vocabulary=vocabulary)
+    assert train.tolist() == [0, 2, 1, 0, 3, 0, 1]
     with pytest.raises(UserError, match="train.txt, line 2: 'c' is not in the vocabulary, which "):
-        reader._file_to_word_ids(path, vocabulary)
+        reader.ptb_raw_data(path.parent, vocabulary=vocabulary[:3])
 
 
 @pytest.mark.parametrize("text, words", [
@@ -238,14 +252,14 @@ def test_empty_files_are_named(content, text_file):
 def test_text_that_is_not_utf8_is_named_with_its_line(text_file):
     path = text_file(b"a b\n" * reader.CHUNK + b"caf\xe9\n")
     with pytest.raises(UserError, match=f"ptb.train.txt: line {reader.CHUNK + 1} is not UTF-8"):
-        reader._build_vocab(path)
+        reader.read_vocabulary(path.parent)
 
 
 @pytest.mark.parametrize("content", [b"a\nb \xe4\xb8", "a\nb\n".encode("utf-16")])
 def test_text_cut_short_or_in_utf16(content, text_file):
     line = 2 if content.startswith(b"a") else 1
     with pytest.raises(UserError, match=f"ptb.train.txt: line {line} is not UTF-8"):
-        reader._build_vocab(text_file(content))
+        reader.read_vocabulary(text_file(content).parent)
 
 
 # Batches.
@@ -492,4 +506,4 @@ def test_lines_are_those_that_other_tools_count(chunk, text, lines, text_file, m
     found = [line for piece in reader.read_lines(path) for line in piece]
     assert found == lines
     words = [word for line in found for word in reader.split_words(line)]
-    assert words == [*reader._read_words(path)]  # as training reads them
+    assert not words or words == words_of(path)  # as training reads them

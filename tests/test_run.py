@@ -1,6 +1,5 @@
 """A run in its folder: opened, refused, followed, stopped; and its session."""
 
-import csv
 import errno
 import io
 import json
@@ -16,8 +15,7 @@ import types
 import models
 import numpy as np
 import pytest
-from conftest import ROOT, train
-from test_history import points
+from conftest import ROOT, Killed, history_rows, points, train
 
 import configs
 from ptb import run
@@ -31,10 +29,6 @@ from ptb.terminal.quiet import tf
 from ptb.terminal.stop_request import StopRequest
 
 EPOCH_SIZE, VALID_SIZE = 60, 4
-
-
-class Killed(Exception):
-    """Ends a run as SIGKILL would: nothing is saved."""
 
 
 def flags_for(out, **others):
@@ -123,15 +117,6 @@ def test_about_a_hundred_losses_an_epoch(tmp_path, corpus, monkeypatch):
     follow(tmp_path, corpus, epochs=1)
     steps = [step for step, _ in points(tmp_path / "some")[0]["Training Loss"]]
     assert steps == list(range(3, 61, 3))
-
-
-def history_rows(folder):
-    """Returns the rows of history.csv without the two columns that are times."""
-    with open(folder / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        del row["words_per_second"], row["seconds"]
-    return rows
 
 
 @pytest.mark.parametrize("kill, saved", [
@@ -260,12 +245,12 @@ class Lost(io.StringIO):
 
     def __init__(self, number, text=""):
         super().__init__()
-        self._number, self._text, self._lost = number, text, False
+        self.number, self.text, self.lost = number, text, False
 
     def write(self, text):
-        self._lost = self._lost or self._text in text
-        if self._lost:
-            raise OSError(self._number, os.strerror(self._number))
+        self.lost = self.lost or self.text in text
+        if self.lost:
+            raise OSError(self.number, os.strerror(self.number))
         return super().write(text)
 
     def isatty(self):
@@ -313,7 +298,7 @@ def test_nobody_needs_stderr(tmp_path, corpus, monkeypatch):
     monkeypatch.setattr(progress, "INTERVAL", 0)
     monkeypatch.setattr(sys, "stderr", Lost(errno.EIO, "Epoch 1"))
     assert follow(tmp_path, corpus).test == 6.5
-    assert sys.stderr._lost
+    assert sys.stderr.lost
 
 
 # Too little memory.
@@ -331,7 +316,7 @@ def test_model_that_is_larger_than_the_memory_is_refused(tmp_path, corpus, monke
 
 def test_size_of_a_model_is_that_of_its_variables():
     config = models.TinyConfig()
-    with models.built(config, [1] * 100) as (session, *_):
+    with models.built(config, [1] * 100, count=1) as (session, _):
         sizes = [variable.size for variable in models.variables(session).values()]
     assert Plan(None, config, None, None).num_weights == sum(sizes)
 
@@ -638,20 +623,12 @@ def test_outside_the_main_thread_no_signal_is_asked_for():
 
 def test_second_ctrl_c_leaves_at_once():
     """Here while the first waits for the end of a step that never comes."""
-    code = (
-        "import signal, time; from ptb.terminal.stop_request import StopRequest\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "with StopRequest() as stop_request:\n"
-        "    print('ready', flush=True)\n"
-        "    while not stop_request.signum: time.sleep(0.01)\n"
-        "    print('asked', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
-                               text=True)
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "asked\n"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(10) == -signal.SIGINT
-    process.stdout.close()
+    process = os.fork()
+    if not process:  # It asks nothing of TensorFlow.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with StopRequest() as stop_request:
+            os.kill(os.getpid(), signal.SIGINT)
+            if stop_request.signum == signal.SIGINT:
+                os.kill(os.getpid(), signal.SIGINT)
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGINT

@@ -11,8 +11,7 @@ import sys
 
 import models
 import pytest
-from conftest import ROOT, train
-from test_resume import CODE, perplexities
+from conftest import ROOT, SAMPLE, perplexities, train
 
 import configs
 import lstm
@@ -22,17 +21,6 @@ from ptb.saving import checkpoint
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
-
-VARIABLES = {  # what the tutorial's saver asks for
-    "Model/embedding": [10000, 2],
-    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/kernel": [4, 8],
-    "Model/RNN/multi_rnn_cell/cell_0/basic_lstm_cell/bias": [8],
-    "Model/softmax_w": [2, 10000],
-    "Model/softmax_b": [10000],
-    "Model/global_step": [],
-    "Train/Model/Variable": [],
-}
-
 
 def run(*args, project=ROOT, **kwargs):
     """Runs lstm.py with the arguments in a process of its own; returns it, finished."""
@@ -102,7 +90,7 @@ def test_smoke_run_warns_of_nothing(smoke):
 
 def test_saved_model_has_every_variable_the_tutorial_asks_for(smoke):
     path = models.last_model(smoke[1] / "tst")
-    assert dict(tf.train.list_variables(path)) == VARIABLES
+    assert dict(tf.train.list_variables(path)) == models.TST_VARIABLES
     reader = tf.train.load_checkpoint(path)
     assert reader.get_tensor("Model/global_step").dtype == "int64"
     assert reader.get_tensor("Model/global_step") > 10
@@ -136,7 +124,7 @@ def test_checkpoint_of_tensorflow_1_15(shared):
     config = configs.TstConfig()
     _, valid, test, _ = lstm.reader.ptb_raw_data(shared / "simple-examples" / "data")
     checkpoint = str(shared / "checkpoints" / "tf115-tst" / "model.ckpt-23239")
-    assert dict(tf.train.list_variables(checkpoint)) == VARIABLES
+    assert dict(tf.train.list_variables(checkpoint)) == models.TST_VARIABLES
     for ids, which, recorded in (valid, 0, 483.049), (test, 1, 458.287):
         with models.built(config, ids) as (session, _, *evaluated):
             tf.train.Saver().restore(session, checkpoint)
@@ -242,6 +230,7 @@ def test_mistakes_in_configs_get_one_line(old, new, message, tmp_path, monkeypat
     assert error.type is UserError or error.value.code == 2
 
 
+@pytest.mark.slow
 def test_mistake_in_configs_ends_the_script(corpus, tmp_path):
     """In a copy of the project whose configs.py a user has edited."""
     (tmp_path / "configs.py").write_text("class WideConfig\n    hidden_size = 300\n")
@@ -260,6 +249,9 @@ def test_diverging_run_stops_and_says_where(corpus, tmp_path):
     assert not list((tmp_path / "some").glob("checkpoint-*"))
 
 
+# What real processes, pipes and terminals do; test_run.py has the same within this process.
+
+@pytest.mark.slow
 def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
     """In the middle of the sample corpus, as `| head` does; it is saved."""
     process = subprocess.Popen(
@@ -279,13 +271,18 @@ def test_closed_pipe_ends_a_run_without_a_traceback(tmp_path):
     process.stderr.close()
 
 
+def with_ctrl_c():
+    """Makes Ctrl-C what it is on a terminal: a script that is started otherwise may ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def on_sample(out):
     """Returns the command that trains TstConfig on the sample corpus and saves in a folder."""
-    sample = ROOT / "simple-examples" / "sample"
-    command = [sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", sample]
+    command = [sys.executable, ROOT / "lstm.py", "--config", "tst", "--data_path", SAMPLE]
     return [*map(str, command), "--save_path", str(out)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirected", ["", "2>&1"])
 def test_ctrl_c_that_ends_the_reader_of_the_output_as_well(redirected, tmp_path):
     """`python lstm.py | tee log`: a terminal sends Ctrl-C to both."""
@@ -295,7 +292,7 @@ def test_ctrl_c_that_ends_the_reader_of_the_output_as_well(redirected, tmp_path)
     code = f"trap : INT; {{ {command}; echo $? > {status}; }} | tee {log} > /dev/null"
     process = subprocess.Popen(
         ["bash", "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=with_ctrl_c,
     )
     while " perplexity: " not in log.read_text():
         assert process.poll() is None
@@ -308,6 +305,7 @@ def test_ctrl_c_that_ends_the_reader_of_the_output_as_well(redirected, tmp_path)
     assert checkpoint.read(path).position.step > 10
 
 
+@pytest.mark.slow
 def test_terminal_that_is_closed(tmp_path):
     """SIGHUP comes, and nothing can be printed any more."""
     process, terminal = pty.fork()
@@ -340,31 +338,16 @@ def test_run_whose_perplexity_is_infinite_stops(corpus, tmp_path):
         train(wild, corpus, tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_training_is_one_line(tmp_path):
     for part in "train", "valid", "test":  # Reading the first of them takes some seconds.
         (tmp_path / f"ptb.{part}.txt").write_text("a b\n" * (10_000_000 if part == "train" else 9))
-    code = CODE.format(first="", root=str(ROOT), fields={})
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "--data_path", tmp_path, "--save_path", tmp_path],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, ROOT / "lstm.py", "--data_path", tmp_path, "--save_path", tmp_path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c,
     )
     assert "is not the PTB corpus" in process.stdout.readline()  # Now it begins to read.
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "lstm.py: interrupted"
-
-
-def test_importing_starts_nothing(tmp_path):
-    code = (
-        "import lstm, tensorflow as tf\n"
-        "assert tf.executing_eagerly()\n"
-        "assert not tf.compat.v1.get_default_graph().get_operations()\n"
-        "assert lstm.FLAGS.config == 'small' and lstm.data_type() == tf.float32\n"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", code, "--unknown", "argument"], cwd=tmp_path, capture_output=True,
-        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert (process.returncode, process.stdout) == (0, ""), process.stderr
-    assert list(tmp_path.iterdir()) == []

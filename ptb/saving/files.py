@@ -32,13 +32,13 @@ LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}  # after these errors what was wr
 LOCKED = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # another process has the lock
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
-_warned = set()
+warned = set()  # what warn_once has warned of in this process
 
 
 def warn_once(what, message):
     """Prints a message on stderr, the first time in this process that there is one on `what`."""
-    if what not in _warned:
-        _warned.add(what)
+    if what not in warned:
+        warned.add(what)
         print(message, file=sys.stderr)
 
 
