@@ -67,7 +67,8 @@ def write_saved_model(model, folder):
             builder = tf.saved_model.Builder(unfinished)
             builder.add_meta_graph_and_variables(
                 session, [tf.saved_model.SERVING], signatures, main_op=tf.tables_initializer(),
-                clear_devices=True,  # Whoever serves it decides where it is computed.
+                # Whoever serves it decides where it is computed; the variables are one file.
+                clear_devices=True, saver=tf.train.Saver(variables),
             )
             builder.save()
 
