@@ -6,12 +6,14 @@
     python -m ptb.export vectors Out/small --projector projector
 
 A model is what ptb.language_model takes: a run's folder, or a checkpoint of the PTB tutorial with
---data_path; --best takes the epoch of a run with the lowest valid perplexity. What is written here
-is read without this project: a SavedModel by TensorFlow and by TensorFlow Serving, vectors by
-gensim and many others, the projector's files by TensorBoard.
+--data_path; --best takes the epoch of a run with the lowest valid perplexity. A SavedModel may be
+the average of several, with --average_with. What is written here is read without this project: a
+SavedModel by TensorFlow and by TensorFlow Serving, vectors by gensim and many others, the
+projector's files by TensorBoard.
 """
 
 import contextlib
+import functools
 import gzip
 import os
 import sys
@@ -57,14 +59,15 @@ def write_saved_model(model, folder):
     weights = model.weights()
     folder = _new_folder(folder)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
-        signatures = _build(model.vocabulary, model.config)
+        signatures = _build(model.vocabulary, model.configs)
         variables = tf.trainable_variables()
         values = {variable.initial_value: weights[variable.op.name] for variable in variables}
         session.run([variable.initializer for variable in variables], values)
         with _whole(folder) as unfinished:
             builder = tf.saved_model.Builder(unfinished)
             builder.add_meta_graph_and_variables(
-                session, [tf.saved_model.SERVING], signatures, main_op=tf.tables_initializer()
+                session, [tf.saved_model.SERVING], signatures, main_op=tf.tables_initializer(),
+                clear_devices=True,  # Whoever serves it decides where it is computed.
             )
             builder.save()
 
@@ -123,77 +126,63 @@ def write_projector(model, folder, matrix="softmax_w"):
                   'metadata_path: "metadata.tsv" }', file=file)
 
 
-def _build(vocabulary, config):
-    """Builds the model that is served in the default graph; returns {name: its signature}."""
+def _build(vocabulary, configs):
+    """Builds the model that is served in the default graph; returns {name: its signature}.
+
+    Args:
+      vocabulary, configs: those of the LanguageModel.
+    """
     words = tf.constant(vocabulary)
     ids = tf.range(len(vocabulary), dtype=tf.int64)
     unk = vocabulary.index(reader.UNK) if reader.UNK in vocabulary else -1
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(words, ids), unk)
-    size, vocab_size = config.hidden_size, config.vocab_size
-    # The initializer is never run, because the weights are fed in its place.
-    initializer = tf.zeros_initializer()
-    with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
-        cell = rnn.MultiRNNCell(
-            [rnn.BasicLSTMCell(size, forget_bias=0.0) for _ in range(config.num_layers)]
+    network = rnn.average([rnn.Network(config, scope=scope) for scope, config in configs.items()])
+    with tf.name_scope("next_words"):
+        text = tf.placeholder(tf.string, [None], "text")
+        top_k = tf.placeholder(tf.int32, [], "top_k")
+        # A prompt starts from `<eos>`, which it may have itself.
+        prompts = tf.strings.regex_replace(
+            _spaced_words(text), f"^( {reader.EOS})? ", f" {reader.EOS} "
         )
-        embedding = tf.get_variable("embedding", [vocab_size, size])
-        softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
-        softmax_b = tf.get_variable("softmax_b", [vocab_size])
+        inputs, is_word = _steps(prompts, table)
 
-        def read(inputs, state):
-            """Takes a word id of each row, [n], and a state; returns (output [n, size], state)."""
-            with tf.variable_scope("RNN"):
-                return cell(tf.nn.embedding_lookup(embedding, inputs), state)
+        def read_word(state, step):
+            read = network.step(step[0], state)
+            return tf.nest.map_structure(functools.partial(tf.where, step[1]), read, state)
 
-        with tf.name_scope("next_words"):
-            text = tf.placeholder(tf.string, [None], "text")
-            top_k = tf.placeholder(tf.int32, [], "top_k")
-            # A prompt starts from `<eos>`, which it may have itself.
-            prompts = tf.strings.regex_replace(
-                _spaced_words(text), f"^( {reader.EOS})? ", f" {reader.EOS} "
-            )
-            inputs, is_word = _steps(prompts, table)
+        state = tf.foldl(read_word, (inputs, is_word), network.zero_state(tf.size(text)))
+        probabilities = tf.nn.softmax(network.logits(network.output(state)))
+        is_right = tf.debugging.assert_positive(top_k, message="top_k must be at least 1")
+        with tf.control_dependencies([is_right]):
+            k = tf.minimum(top_k, len(vocabulary))
+        # A checkpoint of the tutorial may have more rows than there are words.
+        probabilities, best = tf.nn.top_k(probabilities[:, : len(vocabulary)], k)
+        probabilities = tf.cast(probabilities, tf.float32)
+        next_words = _signature(
+            {"text": text, "top_k": top_k},
+            {"words": tf.gather(words, best), "probabilities": probabilities},
+        )
 
-            def keep_last_output(previous, step):
-                output, state = read(step[0], previous[1])
-                return tf.where(step[1], output, previous[0]), state
+    with tf.name_scope("log_prob"):
+        text = tf.placeholder(tf.string, [None], "text")
+        # A sentence is closed by one `<eos>`, which it may have itself.
+        sentences = tf.strings.regex_replace(
+            _spaced_words(text), f"( {reader.EOS})? $", f" {reader.EOS} "
+        )
+        inputs, is_word = _steps(tf.strings.join([f" {reader.EOS}", sentences]), table)
 
-            zero_state = cell.zero_state(tf.size(text), tf.float32)
-            output, _ = tf.foldl(
-                keep_last_output, (inputs, is_word), (zero_state[-1].h, zero_state)
-            )
-            logits = rnn.softmax_logits(output, softmax_w, softmax_b)
-            is_right = tf.debugging.assert_positive(top_k, message="top_k must be at least 1")
-            with tf.control_dependencies([is_right]):
-                k = tf.minimum(top_k, len(vocabulary))
-            # A checkpoint of the tutorial may have more rows than there are words.
-            probabilities, best = tf.nn.top_k(tf.nn.softmax(logits)[:, : len(vocabulary)], k)
-            next_words = _signature(
-                {"text": text, "top_k": top_k},
-                {"words": tf.gather(words, best), "probabilities": probabilities},
-            )
+        def add_log_prob(previous, step):
+            state = network.step(step[0], previous[1])
+            loss = network.loss(network.output(state), step[1], fast=False)
+            loss = tf.where(step[2], loss, tf.zeros_like(loss))
+            return previous[0] - tf.cast(loss, tf.float64), state
 
-        with tf.name_scope("log_prob"):
-            text = tf.placeholder(tf.string, [None], "text")
-            # A sentence is closed by one `<eos>`, which it may have itself.
-            sentences = tf.strings.regex_replace(
-                _spaced_words(text), f"( {reader.EOS})? $", f" {reader.EOS} "
-            )
-            inputs, is_word = _steps(tf.strings.join([f" {reader.EOS}", sentences]), table)
-
-            def add_log_prob(previous, step):
-                output, state = read(step[0], previous[1])
-                logits = rnn.Logits(output, softmax_w, softmax_b, softmax_w.dtype)
-                loss = rnn.sequence_loss_by_example(logits, step[1], fast=False)
-                loss = tf.where(step[2], loss, tf.zeros_like(loss))
-                return previous[0] - tf.cast(loss, tf.float64), state
-
-            zero_state = cell.zero_state(tf.size(text), tf.float32)
-            log_prob, _ = tf.foldl(
-                add_log_prob, (inputs[:-1], inputs[1:], is_word[1:]),
-                (tf.zeros([tf.size(text)], tf.float64), zero_state),
-            )
-            log_prob = _signature({"text": text}, {"log_prob": log_prob})
+        zero_state = network.zero_state(tf.size(text))
+        log_prob, _ = tf.foldl(
+            add_log_prob, (inputs[:-1], inputs[1:], is_word[1:]),
+            (tf.zeros([tf.size(text)], tf.float64), zero_state),
+        )
+        log_prob = _signature({"text": text}, {"log_prob": log_prob})
     default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
     return {default: next_words, "next_words": next_words, "log_prob": log_prob}
 
@@ -318,7 +307,7 @@ def _parser():
     saved_model.add_argument("folder", help="the folder to write; it must be new or empty")
 
     vectors = parser.command(_vectors, "Writes the words' vectors in word2vec's text format.")
-    vectors.add_model()
+    vectors.add_model(of_one=True)
     vectors.add_argument("file", nargs="?", help="the file to write: .gz is gzip, - is stdout")
     vectors.add_argument("--projector", metavar="FOLDER",
                          help="a folder to write for TensorBoard's projector; new or empty")

@@ -9,8 +9,14 @@ A model is the folder of a run of lstm.py, finished or not; --best takes the epo
 valid perplexity in place of the last checkpoint. It can also be a checkpoint that the PTB
 tutorial wrote under TensorFlow 1.x, such as model.ckpt-23239; that has no vocabulary with it, so
 --data_path names the corpus it was trained on.
+
+Several models know more than each of them. --average_with takes further ones, of any size but with
+the same vocabulary, and the answer is the mean of their probabilities of each next word:
+
+    python -m ptb.language_model score Out/a/small sentences.txt --average_with Out/b/small
 """
 
+import collections
 import contextlib
 import functools
 import io
@@ -47,6 +53,18 @@ class LineScore(typing.NamedTuple):
     unknown: np.ndarray  # whether each is outside the vocabulary
 
 
+class TrainedModel(typing.NamedTuple):
+    """A trained model, read from disk."""
+
+    path: str  # what names it
+    description: str  # what it is, in one line
+    vocabulary: list  # the words by id
+    config: dict  # num_layers, hidden_size, vocab_size, batch_size and num_steps, and others
+    number_type: str  # see rnn.number_type
+    values: dict  # {name of a variable: array}
+    is_tutorials: bool = False
+
+
 class LanguageModel:
     """Answers questions to a trained model; words are joined by spaces, a line end is `<eos>`.
 
@@ -55,17 +73,23 @@ class LanguageModel:
         model.log_prob("the company said it will sell the unit")
         print(model.generate("the company said", words=50, seed=3))
         model.similar_words("company")
+        LanguageModel.load(["Out/a/small", "Out/b/small"]).log_prob("the company said")
 
     A prompt or sentence starts from the zero state after `<eos>`, as a line of the corpus does.
     Words outside the vocabulary are read as `<unk>`; `unknown_words` tells which they are. In a
     vocabulary without `<unk>`, which a checkpoint of the tutorial may have, they are a UserError.
+
+    Of several models it answers with the mean of their probabilities of each next word; one that is
+    named twice counts twice. What only one model has, such as the words' vectors, is a UserError.
+
     TensorFlow cannot be forked: another process needs a model of its own, and has to be started
     with multiprocessing's method "spawn"; in a forked one every question is a UserError.
 
     Attributes:
       vocabulary: the words, by id.
-      description: what was loaded, in one line.
-      config: the network's sizes: num_layers, hidden_size, vocab_size and others.
+      description: what was loaded, in one line; of several models there is one more for each.
+      configs: the sizes of the network (num_layers, hidden_size, vocab_size and others), by the
+        scope of its variables: {"Model": sizes}; the others of several are "Model_1", "Model_2" …
     """
 
     @classmethod
@@ -74,77 +98,56 @@ class LanguageModel:
 
         Args:
           folder: a run's folder, or a checkpoint in it; or the tutorial's checkpoint, as a path
-            without .index, or a folder with such, of which the one of most steps is taken.
-          data_path: the corpus folder of the tutorial's checkpoint, for its vocabulary.
+            without .index, or a folder with such, of which the one of most steps is taken. Or a
+            list of several of these, for their average.
+          data_path: the corpus folder of the tutorial's checkpoints, for their vocabulary.
           best: whether to take, of a run's folder, the epoch with the lowest valid perplexity
             instead of the last checkpoint.
 
         Raises:
-          UserError: there is no trained model, or not the corpus that goes with it.
+          UserError: there is no trained model, or not the corpus that goes with it; or several have
+            different vocabularies.
         """
-        folder = files.local_path(folder)
-        for _ in checkpoint.tries(folder):
-            found = checkpoint.find(folder, best)
-            if found is None:
-                if best:
-                    raise UserError(f"{folder} is not the folder of a run, which --best needs")
-                return cls._load_tutorial(folder, data_path)
-            if data_path is not None:
-                raise UserError(f"{folder} has its own vocabulary; leave out --data_path")
-            try:
-                return cls._load_checkpoint(found, best)
-            except UserError:
-                if os.path.exists(found.path):
-                    raise
-                # The run, which is training, has just removed this checkpoint and has a newer one.
+        models = read_models(folder, data_path, best)
+        if data_path is not None and not any(model.is_tutorials for model in models):
+            raise UserError(f"{models[0].path} has its own vocabulary; leave out --data_path")
+        return cls(*models)
 
-    @classmethod
-    def _load_checkpoint(cls, found, best):
-        config = found.facts["config"]
-        epochs, test = found.position.epoch, found.position.test
-        state = "not finished" if test is None else f"test perplexity {test:.3f}"
-        if best:
-            state = f"the best, valid perplexity {found.position.history[-1].valid_perplexity:.3f}"
-        return cls(
-            found.variables_path, found.vocabulary, config, found.facts["number_type"],
-            f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, "
-            f"epoch {epochs}, {state}",
-        )
-
-    @classmethod
-    def _load_tutorial(cls, path, data_path):
-        found = tutorial.find(path)
-        config = {"vocab_size": found.vocab_size, "hidden_size": found.size,
-                  "num_layers": found.num_layers, "batch_size": SENTENCES_AT_ONCE,
-                  "num_steps": WORDS_A_STEP}
-        description = f"{found.variables_path}: {found.num_layers} x {found.size} units"
-        return cls(
-            found.variables_path, source.read_tutorials_vocabulary(found, data_path), config,
-            "float32", description, found.names,
-        )
-
-    def __init__(self, variables_path, vocabulary, config, number_type, description, names=None):
-        # They are read first: a run that is training soon removes its checkpoint.
-        sizes = [config[name] for name in identity.SIZES]
-        values = checkpoint.read_weights(variables_path, sizes, names or {})
-        self.vocabulary = vocabulary
-        self.description = description
-        self._ids = {word: i for i, word in enumerate(vocabulary)}
+    def __init__(self, *models):
+        """Makes it of one TrainedModel or several, whose vocabulary is the same."""
+        first = models[0]
+        self.vocabulary = first.vocabulary
+        self.description = _description(models)
+        self._ids = {word: i for i, word in enumerate(self.vocabulary)}
         self._unk = self._ids.get(reader.UNK)
-        self.config = types.SimpleNamespace(**config)
-        self._product_type = tf.as_dtype(number_type)
-        self._data_type = tf.as_dtype(rnn.state_type(number_type))
+        scopes = ["Model", *(f"Model_{number}" for number in range(1, len(models)))]
+        self.configs = {
+            scope: types.SimpleNamespace(**model.config) for scope, model in zip(scopes, models)
+        }
+        networks = [
+            rnn.Network(self.configs[scope], model.number_type, scope)
+            for scope, model in zip(scopes, models)
+        ]
+        self._network = network = rnn.average(networks)
         self._graph = tf.Graph()
         with self._graph.as_default():
-            self._one_word = self._network(batch_size=1, num_steps=1)
-            self._one_line = self._network(batch_size=1, num_steps=WORDS_A_STEP)
-            self._lines = self._network(batch_size=SENTENCES_AT_ONCE, num_steps=WORDS_A_STEP)
-            self._text = self._network(self.config.batch_size, self.config.num_steps)
+            self._one_word = _on_input(network, batch_size=1, num_steps=1)
+            self._one_line = _on_input(network, batch_size=1, num_steps=WORDS_A_STEP)
+            self._lines = _on_input(network, SENTENCES_AT_ONCE, WORDS_A_STEP)
+            # Each model reads a text by itself and so gives the very numbers that it gives alone:
+            # they depend a little on how many words are read side by side.
+            self._texts = [
+                _on_input(network, config.batch_size, config.num_steps)
+                for network, config in zip(networks, self.configs.values())
+            ]
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
             self._opened = tf.Session(config=session_config())
-            for name, variable in self._variables.items():
-                checkpoint.assign(self._session, variable, values[name])
+            # One step sets all: each kind of step has TensorFlow go through the whole graph.
+            self._session.run([variable.initializer for variable in variables], {
+                self._variables[name.replace("Model", scope, 1)].initial_value: value
+                for scope, model in zip(scopes, models) for name, value in model.values.items()
+            })
 
     def __enter__(self):
         return self
@@ -157,55 +160,30 @@ class LanguageModel:
         self._opened.close()
 
     @property
+    def config(self):
+        """The sizes of the network of one model; see configs."""
+        self._refuse_average("the sizes of a network")
+        return self.configs["Model"]
+
+    @property
     def _session(self):
         """The session, which a forked process cannot ask; UserError there."""
         refuse_forked()
         return self._opened
 
-    def _network(self, batch_size, num_steps):
-        """Returns a model as text_losses wants it, and its float32 logits [n, vocab_size]."""
-        config = self.config
-        size, vocab_size = config.hidden_size, config.vocab_size
-        input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
-        # No initializer is ever run here. TensorFlow's default one is not taken because it demands
-        # a seed in a process that trains deterministically.
-        initializer = tf.zeros_initializer()
-        with tf.variable_scope("Model", reuse=tf.AUTO_REUSE, initializer=initializer):
-            cell, initial_state, inputs = self._lstm(input_.input_data, batch_size)
-            with tf.variable_scope("RNN"):
-                outputs, state = cell.unroll(inputs, initial_state)
-            output = tf.reshape(outputs, [-1, size])
-            softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
-            softmax_w = tf.cast(softmax_w, self._product_type)
-            softmax_b = tf.get_variable("softmax_b", [vocab_size])
-            logits = rnn.Logits(output, softmax_w, softmax_b, self._product_type)
-            return types.SimpleNamespace(
-                input=input_, initial_state=initial_state, final_state=state,
-                logits=rnn.softmax_logits(output, softmax_w, softmax_b),
-                loss=rnn.sequence_loss_by_example(logits, input_.targets, fast=True),
-            )
-
-    def _lstm(self, ids, batch_size):
-        """Returns the LSTM's cell, its zero state, and the embedded words of a tensor of ids."""
-        config = self.config
-        size = config.hidden_size
-        cell = rnn.MultiRNNCell(
-            [rnn.BasicLSTMCell(size, 0.0, self._product_type) for _ in range(config.num_layers)]
-        )
-        initial_state = cell.zero_state(batch_size, self._data_type)
-        with tf.device("/cpu:0"):
-            embedding = tf.get_variable("embedding", [config.vocab_size, size])
-            inputs = tf.nn.embedding_lookup(embedding, ids)
-        return cell, initial_state, tf.cast(inputs, self._data_type)
+    def _refuse_average(self, what):
+        """Raises UserError where several models are asked for what only one has."""
+        if len(self.configs) > 1:
+            raise UserError(f"{what} are of one model, not of an average; load one model alone")
 
     @functools.cached_property
     def _one_step(self):
         """The LSTM at one time step, for any number of rows; only who looks inside needs it."""
-        with self._graph.as_default(), tf.variable_scope("Model", reuse=True):
+        self._refuse_average("gates and cell states")
+        with self._graph.as_default():
             ids = tf.placeholder(tf.int32, [None], "ids")
-            cell, initial_state, inputs = self._lstm(ids, tf.shape(ids)[0])
-            with tf.variable_scope("RNN"):
-                _, gates = cell.gates(inputs, initial_state)
+            initial_state = self._network.zero_state(tf.shape(ids)[0])
+            gates = self._network.gates(ids, initial_state)
         return types.SimpleNamespace(ids=ids, initial_state=initial_state, gates=gates)
 
     def next_words(self, prompt, top_k=10):
@@ -401,7 +379,7 @@ class LanguageModel:
         return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
 
     def weights(self):
-        """Returns the model's variables as {name: float32 array}.
+        """Returns the variables as {name: float32 array}; a name begins with its scope in configs.
 
         Raises UserError where they are not all finite.
         """
@@ -417,8 +395,9 @@ class LanguageModel:
           matrix: "softmax_w" for the vectors by which the words are predicted, the columns of that
             matrix; or "embedding" for those by which they are read.
 
-        Raises UserError for another matrix, or numbers that are not all finite.
+        Raises UserError for another matrix, for several models, or numbers that are not all finite.
         """
+        self._refuse_average("the words' vectors")
         _check(matrix in MATRICES, "matrix", matrix, " or ".join(MATRICES))
         value = _check_finite(self._session.run(self._variables[f"Model/{matrix}"]))
         return (value.T if matrix == "softmax_w" else value)[: len(self.vocabulary)]
@@ -495,11 +474,16 @@ class LanguageModel:
         """Returns the loss (nats) of every word of a text but the first, its state carried."""
         if len(ids) < 2:
             raise UserError("a single word: nothing to score, as the first is not")
-        self._text.input.data = ids
-        try:
-            return text_losses(self._session, self._text)
-        except FloatingPointError as error:
-            raise UserError(NOT_FINITE) from error
+        losses = []
+        for model in self._texts:
+            model.input.data = ids
+            try:
+                losses.append(text_losses(self._session, model).astype(np.float64))
+            except FloatingPointError as error:
+                raise UserError(NOT_FINITE) from error
+        # The loss of the mean probability; see rnn.log_of_mean.
+        least = np.min(losses, axis=0)
+        return least - np.log(np.mean(np.exp(least - losses), axis=0))
 
     def _line_losses(self, lines):
         """Returns the loss (nats) of every word of each line, read from `<eos>` on: arrays."""
@@ -543,6 +527,99 @@ class LanguageModel:
         return [row[: len(line)] for row, line in zip(found, lines)]
 
 
+def _on_input(network, batch_size, num_steps):
+    """Returns a network as text_losses wants a model, and its logits [n, vocab_size]."""
+    input_ = TextInput(types.SimpleNamespace(batch_size=batch_size, num_steps=num_steps))
+    initial_state = network.zero_state(batch_size)
+    output, final_state = network.unroll(input_.input_data, initial_state)
+    return types.SimpleNamespace(
+        input=input_, initial_state=initial_state, final_state=final_state,
+        logits=network.logits(output), loss=network.loss(output, input_.targets, fast=True),
+    )
+
+
+def read_models(folders, data_path=None, best=False):
+    """Returns the TrainedModels of one folder or several; see LanguageModel.load.
+
+    Raises UserError where one cannot be read, or has another vocabulary than the first.
+    """
+    if isinstance(folders, (str, os.PathLike)):
+        folders = [folders]
+    models = [_read_model(files.local_path(folder), data_path, best) for folder in folders]
+    _check(models, "the number of models", 0, "at least 1")
+    first, *others = models
+    for other in others:
+        pairs = itertools.zip_longest(first.vocabulary, other.vocabulary)
+        for number, (word, others_word) in enumerate(pairs, start=1):
+            if word != others_word:
+                raise UserError(
+                    "only models with the same vocabulary have an average: word "
+                    f"{number:,} {_is(word)} in {first.path} and {_is(others_word)} in {other.path}"
+                )
+    return models
+
+
+def _is(word):
+    """Returns what is said of a word in a vocabulary; None is no word."""
+    return "is missing" if word is None else f"is '{word}'"
+
+
+def _read_model(path, data_path, best):
+    """Returns the TrainedModel that a path names; see LanguageModel.load."""
+    for _ in checkpoint.tries(path):
+        found = checkpoint.find(path, best)
+        if found is None:
+            if best:
+                raise UserError(f"{path} is not the folder of a run, which --best needs")
+            return _read_tutorials(path, data_path)
+        try:
+            return _read_checkpoint(path, found, best)
+        except UserError:
+            if os.path.exists(found.path):
+                raise
+            # The run, which is training, has just removed this checkpoint and has a newer one.
+
+
+def _read_checkpoint(path, found, best):
+    """Returns the TrainedModel of a run's Checkpoint that was found at a path."""
+    config, position = found.facts["config"], found.position
+    state = "not finished" if position.test is None else f"test perplexity {position.test:.3f}"
+    if best:
+        state = f"the best, valid perplexity {position.history[-1].valid_perplexity:.3f}"
+    sizes = [config[name] for name in identity.SIZES]
+    return TrainedModel(
+        path,
+        f"{found.path}: {config['num_layers']} x {config['hidden_size']} units, epoch "
+        f"{position.epoch}, {state}",
+        found.vocabulary, config, found.facts["number_type"],
+        checkpoint.read_weights(found.variables_path, sizes, {}),
+    )
+
+
+def _read_tutorials(path, data_path):
+    """Returns the TrainedModel of the tutorial's checkpoint at a path."""
+    found = tutorial.find(path)
+    sizes = found.num_layers, found.size, found.vocab_size
+    config = dict(zip(identity.SIZES, sizes))
+    config |= {"batch_size": SENTENCES_AT_ONCE, "num_steps": WORDS_A_STEP}
+    return TrainedModel(
+        path, f"{found.variables_path}: {found.num_layers} x {found.size} units",
+        source.read_tutorials_vocabulary(found, data_path), config, "float32",
+        checkpoint.read_weights(found.variables_path, sizes, found.names), is_tutorials=True,
+    )
+
+
+def _description(models):
+    """Returns what is said of the TrainedModels of which a LanguageModel is made."""
+    if len(models) == 1:
+        return models[0].description
+    counts = collections.Counter(model.description for model in models)
+    lines = [f"The average of {len(models)} models:"]
+    for description, count in counts.items():
+        lines.append(description if count == 1 else f"{description}, counted {count} times")
+    return "\n".join(lines)
+
+
 def _words(text):
     """Returns the words of a text, or of a list of words."""
     return reader.split_words(text) if isinstance(text, str) else list(text)
@@ -578,7 +655,8 @@ def _check(right, name, value, allowed):
 @contextlib.contextmanager
 def model_of(args):
     """Yields the LanguageModel that the arguments of Parser.add_model name, and says what it is."""
-    with LanguageModel.load(args.model, args.data_path, args.best) as model:
+    folders = [args.model, *args.average_with]
+    with LanguageModel.load(folders, args.data_path, args.best) as model:
         print(model.description, file=sys.stderr)
         yield model
 
@@ -688,9 +766,9 @@ def _shown_perplexity(log_prob, words):
 def _parser():
     parser = command_line.Parser(prog="python -m ptb.language_model", description=__doc__)
 
-    def command(function, help_):
+    def command(function, help_, of_one=False):
         added = parser.command(function, help_)
-        added.add_model()
+        added.add_model(of_one)
         return added
 
     generate = command(_generate, "Goes on from a prompt, word by word.")
@@ -712,7 +790,8 @@ def _parser():
                        help="carry the state through the text, as the test of a run does")
     score.add_argument("--per_word", action="store_true", help="print a row for each word")
 
-    similar = command(_similar, "Prints the words with the vectors nearest to a word's, by cosine.")
+    similar = command(_similar, "Prints the words with the vectors nearest to a word's, by cosine.",
+                      of_one=True)
     similar.add_argument("--word", required=True, help="the word")
     similar.add_argument("--top_k", type=int, default=10, help="how many words (10)")
     similar.add_argument("--matrix", choices=MATRICES, default="softmax_w",

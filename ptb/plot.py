@@ -2,14 +2,16 @@
 
     python -m ptb.plot Out/small
     python -m ptb.plot curves Out/small Out/medium --output curves.png
+    python -m ptb.plot averages Out/seed-1/small Out/seed-2/small Out/seed-3/small
     python -m ptb.plot gates Out/small --prompt "the company said it would sell its unit"
     python -m ptb.plot units Out/small --text simple-examples/data/ptb.valid.txt
 
 curves draws the perplexities in the history.csv of runs, with a star at each run's best epoch, and
 is meant where no command is named; a run's folder that is called like a command is written as a
-path, such as ./gates. gates draws what every unit of a model computes at each word of a sentence,
-and units looks for units that follow where in its line a word stands. A model is what
-python -m ptb.language_model takes for one.
+path, such as ./gates. averages draws how the perplexity of the corpus falls when the first model
+is averaged with the second, then with the third as well, and so on. gates draws what every unit of
+a model computes at each word of a sentence, and units looks for units that follow where in its line
+a word stands. A model is what python -m ptb.language_model takes for one.
 
 A picture is in the folder Out unless --output names another file, whose ending, .png, .pdf or .svg,
 decides what it is. `-` is a PNG on stdout.
@@ -33,10 +35,11 @@ from ptb.saving import files
 from ptb.saving.history import CSV
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
-from ptb.terminal.progress import columns
+from ptb.terminal.progress import columns, counted
 from ptb.units import EXPLANATIONS
 
 COLUMNS = "epoch", "train_perplexity", "valid_perplexity"
+COMMANDS = "curves", "averages", "gates", "units"
 FORMATS = "png", "pdf", "svg"
 OLDEST_MATPLOTLIB = 3, 7  # It is the first that puts a legend outside of the axes.
 OUT = "Out"  # the folder of pictures that are not told where to go
@@ -257,7 +260,7 @@ def draw(folders, output):
 
     with picture(output, dpi=150) as (matplotlib, figure):
         axes = figure.subplots()
-        handles, labels, drawn = [], [], []
+        handles, labels = [], []
         for number, (folder, history) in enumerate(zip(folders, histories)):
             train, valid = history["train_perplexity"], history["valid_perplexity"]
             # The earlier versions of history.csv have no column that tells the best epoch.
@@ -268,38 +271,81 @@ def draw(folders, output):
             }
             star = style | {"marker": "*", "markersize": 12}
             handles.append(tuple(
-                axes.plot(x, np.where(np.less(y, LARGEST), y, np.inf), linestyle=line, **look)[0]
+                axes.plot(x, _drawn(y), linestyle=line, **look)[0]
                 for x, y, line, look in [
                     (history["epoch"], train, "--", style), (history["epoch"], valid, "-", style),
                     ([epoch], [best], "none", star),
                 ]
             ))
-            drawn += [value for value in train + valid if 0 < value < LARGEST]
             labels.append(_in_rows(
                 f"train {_shown(train[-1])}, valid {_shown(valid[-1])}, "
                 f"best {_shown(best)} in epoch {epoch:.0f}, {os.path.normpath(folder)}",
                 LEGEND_WIDTH,
             ))
-        axes.set(xlabel="epoch", ylabel="perplexity", yscale="log", title="Learning curves")
-        epochs = [epoch for history in histories for epoch in history["epoch"]]
-        margin = 0.05 * (max(epochs) - min(epochs)) or 0.5
-        axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
-        low, high = min(drawn, default=1), max(drawn, default=10)
-        factor = 1.02 * (high / low) ** 0.05
-        low, high = low / factor, high * factor
-        axes.set_ylim(low, high)
-        axes.set_yticks(_ticks(matplotlib.ticker, low, high))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
-        axes.grid(alpha=0.3)
-        legend = figure.legend(
-            handles, labels, loc="outside lower center", handlelength=9, fontsize=9,
-            handler_map={tuple: matplotlib.legend_handler.HandlerTuple(ndivide=None, pad=1)},
-        )
-        # The legend has a place of its own below the axes, however large it is.
-        width, height = legend.get_window_extent().size / figure.dpi
-        figure.set_size_inches(max(8, width + 0.5), 5 + height)
+        axes.set(xlabel="epoch", title="Learning curves")
+        _finish_perplexities(matplotlib, axes, handles, labels)
+
+
+def draw_averages(perplexities, output):
+    """Writes a picture with the perplexity of averages by the number of models.
+
+    Args:
+      perplexities: {name of a text: [(that of the average of the first models, that of the last of
+        these alone)] for one model, for two, and so on}.
+      output: the file to write.
+
+    Raises:
+      UserError: matplotlib is missing, or `output` cannot be written.
+    """
+    output = checked_output(output)
+    with picture(output, dpi=150) as (matplotlib, figure):
+        axes = figure.subplots()
+        handles, labels = [], []
+        for number, (text, pairs) in enumerate(perplexities.items()):
+            numbers = range(1, len(pairs) + 1)
+            averaged, alone = np.array(pairs).T
+            handles.append(tuple(
+                axes.plot(numbers, _drawn(y), color=f"C{number}", marker=marker, linestyle=line)[0]
+                for y, marker, line in [(averaged, MARKERS[0], "-"), (alone, "x", "none")]
+            ))
+            labels.append(
+                f"{text}: {_shown(averaged[-1])} by the average of {counted(len(pairs), 'model')}; "
+                f"each model alone (×): {_shown(alone.min())} to {_shown(alone.max())}"
+            )
+        axes.set(xlabel="number of models", title="Averages of models")
+        _finish_perplexities(matplotlib, axes, handles, labels)
+
+
+def _drawn(perplexities):
+    """Returns perplexities with infinity, which is not drawn, for those that are too large."""
+    return np.where(np.less(perplexities, LARGEST), perplexities, np.inf)
+
+
+def _finish_perplexities(matplotlib, axes, handles, labels):
+    """Gives a picture of perplexities by whole numbers its scales and, below, its legend."""
+    lines = axes.get_lines()
+    numbers = [number for line in lines for number in line.get_xdata()]
+    margin = 0.05 * (max(numbers) - min(numbers)) or 0.5
+    axes.set_xlim(min(numbers) - margin, max(numbers) + margin)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    drawn = [value for line in lines for value in line.get_ydata() if 0 < value < LARGEST]
+    low, high = min(drawn, default=1), max(drawn, default=10)
+    factor = 1.02 * (high / low) ** 0.05
+    low, high = low / factor, high * factor
+    axes.set(ylabel="perplexity", yscale="log")
+    axes.set_ylim(low, high)
+    axes.set_yticks(_ticks(matplotlib.ticker, low, high))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.grid(alpha=0.3)
+    figure = axes.figure
+    legend = figure.legend(
+        handles, labels, loc="outside lower center", handlelength=9, fontsize=9,
+        handler_map={tuple: matplotlib.legend_handler.HandlerTuple(ndivide=None, pad=1)},
+    )
+    # The legend has a place of its own below the axes, however large it is.
+    width, height = legend.get_window_extent().size / figure.dpi
+    figure.set_size_inches(max(8, width + 0.5), 5 + height)
 
 
 def _shown(perplexity):
@@ -525,8 +571,50 @@ def _curves(args):
     print(f"Learning curves in {args.output}", file=args.said)
 
 
-def _gates(args):
+def _averages(args):
     load_matplotlib()  # Where it is missing, nobody waits for TensorFlow to hear that.
+    from ptb import dataset, reader
+    from ptb.evaluate import perplexity
+    from ptb.language_model import LanguageModel, read_models, say_unknown
+
+    data_path = files.local_path(args.data_path or dataset.DEFAULT_PATH)
+    texts = {}
+    for part, path in zip(reader.PARTS[1:], reader.corpus_files(data_path)[1:]):
+        texts[part] = _read_text(path)
+        if len(texts[part]) < 2:
+            raise UserError(f"{path}: {counted(len(texts[part]), 'word')}, too few to predict one")
+    models = read_models(args.runs, data_path, args.best)
+    totals = dict.fromkeys(texts, -np.inf)  # {text: log of the sum of the models' probabilities}
+    perplexities = {part: [] for part in texts}
+    print("models", *texts, *(f"{part}_alone" for part in texts), "run", sep="\t", file=args.said)
+    for number, trained in enumerate(models, start=1):
+        with LanguageModel(trained) as model:
+            if number == 1:
+                say_unknown(model, [*itertools.chain.from_iterable(texts.values())])
+            for part, words in texts.items():
+                scores = model.score_words(words, stream=True)
+                alone = np.concatenate([score.log_probs for score in scores])
+                totals[part] = np.logaddexp(totals[part], alone)
+                average = totals[part] - np.log(number)
+                perplexities[part].append(
+                    tuple(perplexity(-its.sum(), len(its)) for its in (average, alone))
+                )
+        averaged, alone = zip(*(pairs[-1] for pairs in perplexities.values()))
+        shown = (f"{value:.3f}" for value in averaged + alone)
+        print(number, *shown, trained.path, sep="\t", file=args.said)
+    draw_averages(perplexities, args.output)
+    print(f"Perplexities of averages in {args.output}", file=args.said)
+
+
+def _read_text(file):
+    """Returns the words of a text file, or of stdin where it is 0; see reader.read_lines."""
+    from ptb import reader
+
+    return reader.split_words("".join(itertools.chain.from_iterable(reader.read_lines(file))))
+
+
+def _gates(args):
+    load_matplotlib()
     from ptb.language_model import model_of, say_unknown
 
     with model_of(args) as model:
@@ -540,8 +628,7 @@ def _units(args):
     from ptb import reader, units
     from ptb.language_model import model_of, say_unknown
 
-    pieces = reader.read_lines(0 if args.text == "-" else files.local_path(args.text))
-    words = reader.split_words("".join(itertools.chain.from_iterable(pieces)))
+    words = _read_text(0 if args.text == "-" else files.local_path(args.text))
     with model_of(args) as model:
         say_unknown(model, words)
         found = units.best_explained(model, words, args.by)
@@ -582,8 +669,16 @@ def _parser():
     curves = command(_curves, "Draws the perplexities of runs by epoch.", "learning_curves.png")
     curves.add_argument("runs", nargs="+", metavar="run", help="a run's folder")
 
+    averages = command(_averages, "Draws the perplexity of the first model, of the average of the "
+                       "first two, and so on.", "averages.png")
+    averages.add_argument("runs", nargs="+", metavar="run",
+                          help="a run's folder, or a checkpoint of the tutorial")
+    averages.add_argument("--data_path", help="the folder of the corpus (simple-examples/data)")
+    averages.add_argument("--best", action="store_true",
+                          help="take the epoch with the lowest valid perplexity, not the last")
+
     gates = command(_gates, "Draws what the units compute at each word of a sentence.", "gates.png")
-    gates.add_model()
+    gates.add_model(of_one=True)
     gates.add_argument("--prompt", required=True, help=f"the sentence, of up to {MOST_WORDS} words")
     gates.add_argument("--layer", type=int, help="draw this layer only; 1 reads the words")
     gates.add_argument("--units", type=_unit_numbers, metavar="N,N,…",
@@ -591,7 +686,7 @@ def _parser():
 
     units = command(_units, "Finds the ten units that follow the place in a line best, draws one.",
                     "units.png")
-    units.add_model()
+    units.add_model(of_one=True)
     units.add_argument("--text", required=True, help="a text file, or - for stdin")
     units.add_argument("--by", choices=EXPLANATIONS, help="compare with this one only (all three)")
     return parser
@@ -602,7 +697,7 @@ def main(argv=None):
     command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("plot.py"):
         argv = sys.argv[1:] if argv is None else argv
-        if argv[:1] not in (["curves"], ["gates"], ["units"], ["-h"], ["--help"]):
+        if argv[:1] not in ([name] for name in (*COMMANDS, "-h", "--help")):
             argv = ["curves", *argv]
         args = _parser().parse_args(argv)
         args.output = checked_output(args.output)

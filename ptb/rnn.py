@@ -1,4 +1,4 @@
-"""The network's pieces: LSTM cells, dropout, softmax, and the weights they start with.
+"""The network: LSTM cells, dropout, softmax, first weights; and all of it, for a trained model.
 
 The cells follow Zaremba et al. 2014, "Recurrent Neural Network Regularization" (arXiv 1409.2329),
 in the form of TensorFlow 1.x's `BasicLSTMCell`: the same names, shapes and gate order, so that its
@@ -10,6 +10,9 @@ cast back at once.
 """
 
 import collections
+import functools
+
+import numpy as np
 
 from ptb import cluster, fused, gpu
 from ptb.terminal.quiet import tf
@@ -257,6 +260,155 @@ def sequence_loss_by_example(logits, targets, fast):
         labels = tf.one_hot(targets, logits.shape[1], dtype=logits.dtype)
         return tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels, logits=logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+
+
+class Network:
+    """The network of a trained model, for whoever asks it; lstm.PTBModel has its own, to train it.
+
+    Its variables have the names and shapes of PTBModel's. They are made when they are first used;
+    whoever uses them gives them their values, as no initializer is ever run.
+
+    Args:
+      config: an object with num_layers, hidden_size and vocab_size.
+      number_type: the run's; see the function number_type.
+      scope: the name of the variables' scope; PTBModel's is "Model".
+    """
+
+    def __init__(self, config, number_type="float32", scope="Model"):
+        self._config = config
+        self._scope_name = scope
+        self._product_type = tf.as_dtype(number_type)
+        self._data_type = tf.as_dtype(state_type(number_type))
+        self._cell = MultiRNNCell([
+            BasicLSTMCell(config.hidden_size, forget_bias=0.0, product_type=self._product_type)
+            for _ in range(config.num_layers)
+        ])
+
+    def zero_state(self, batch_size):
+        """Returns the state before the first word."""
+        return self._cell.zero_state(batch_size, self._data_type)
+
+    def unroll(self, ids, state):
+        """Takes ids [batch_size, num_steps] and a state; returns (output, state), the fast way.
+
+        The output has a row for each word, [batch_size * num_steps, size].
+        """
+        outputs, state = self._run(self._cell.unroll, ids, state)
+        return tf.reshape(outputs, [-1, self._config.hidden_size]), state
+
+    def step(self, ids, state):
+        """Takes ids [n] and a state; returns the state after them."""
+        return self._run(self._cell, ids, state)[1]
+
+    def output(self, state):
+        """Returns the output [n, size] of the step that led to a state."""
+        return state[-1].h
+
+    def gates(self, ids, state):
+        """Takes ids [n] and a state; returns each layer's Gates."""
+        return self._run(self._cell.gates, ids, state)[1]
+
+    def logits(self, output):
+        """Returns the float32 logits [n, vocab_size] of the next word, given output [n, size]."""
+        output, softmax_w, softmax_b, product_type = self._logits(output)
+        return softmax_logits(output, tf.cast(softmax_w, product_type), softmax_b)
+
+    def loss(self, output, targets, fast):
+        """Returns the loss of targets, given output [n, size]; see sequence_loss_by_example."""
+        return sequence_loss_by_example(self._logits(output), targets, fast)
+
+    def _run(self, function, ids, state):
+        """Calls a function of the cell on the embedded ids and a state."""
+        config = self._config
+        with self._scope():
+            with tf.device("/cpu:0"):
+                embedding = tf.get_variable("embedding", [config.vocab_size, config.hidden_size])
+                inputs = tf.nn.embedding_lookup(embedding, ids)
+            with tf.variable_scope("RNN"):
+                return function(tf.cast(inputs, self._data_type), state)
+
+    def _logits(self, output):
+        """Returns the Logits of output [n, size]."""
+        size, vocab_size = self._config.hidden_size, self._config.vocab_size
+        with self._scope():
+            softmax_w = tf.get_variable("softmax_w", [size, vocab_size])
+            softmax_b = tf.get_variable("softmax_b", [vocab_size])
+        return Logits(output, softmax_w, softmax_b, self._product_type)
+
+    def _scope(self):
+        """Returns the variables' scope.
+
+        TensorFlow's default initializer would demand a seed in a process that trains
+        deterministically, although it is not run.
+        """
+        initializer = tf.zeros_initializer()
+        return tf.variable_scope(self._scope_name, reuse=tf.AUTO_REUSE, initializer=initializer)
+
+
+class Average:
+    """Several networks that answer as one: with the mean of their probabilities of each word.
+
+    What a Network takes and returns as a state or an output is a tuple here, with that of each.
+
+    Args:
+      networks: Networks with a scope each. They have the same words; some may have more rows than
+        words.
+    """
+
+    def __init__(self, networks):
+        self._networks = networks
+
+    def zero_state(self, batch_size):
+        """Returns the state before the first word."""
+        return tuple(network.zero_state(batch_size) for network in self._networks)
+
+    def unroll(self, ids, state):
+        """Takes ids [batch_size, num_steps] and a state; returns (output, state), the fast way."""
+        found = [network.unroll(ids, its) for network, its in self._with(state)]
+        return tuple(zip(*found))
+
+    def step(self, ids, state):
+        """Takes ids [n] and a state; returns the state after them."""
+        return tuple(network.step(ids, its) for network, its in self._with(state))
+
+    def output(self, state):
+        """Returns the output of the step that led to a state."""
+        return tuple(network.output(its) for network, its in self._with(state))
+
+    def logits(self, output):
+        """Returns float64 logits [n, the most rows], whose softmax is the mean probability."""
+        logits = [tf.cast(network.logits(its), tf.float64) for network, its in self._with(output)]
+        rows = max(its.shape[1] for its in logits)
+        return log_of_mean([
+            tf.pad(tf.nn.log_softmax(its), [[0, 0], [0, rows - its.shape[1]]],
+                   constant_values=-np.inf)  # a row that this network lacks: a probability of 0
+            for its in logits
+        ])
+
+    def loss(self, output, targets, fast):
+        """Returns the negative log of the mean probability (nats) of each target: float64 [n]."""
+        losses = [network.loss(its, targets, fast) for network, its in self._with(output)]
+        return -log_of_mean([-tf.cast(its, tf.float64) for its in losses])
+
+    def _with(self, parts):
+        """Returns each network with its part of a state or an output."""
+        return zip(self._networks, parts, strict=True)
+
+
+def average(networks):
+    """Returns the one network of a list, or the Average of several."""
+    return networks[0] if len(networks) == 1 else Average(networks)
+
+
+def log_of_mean(log_probs):
+    """Returns the logarithm of the mean of probabilities, given the list of their logarithms.
+
+    They are compared with the largest of them before they leave the logarithm, so that all of them
+    may be too small for a float64. The mean of equal numbers is exactly that number.
+    """
+    largest = functools.reduce(tf.maximum, log_probs)
+    shares = [tf.exp(log_prob - largest) for log_prob in log_probs]
+    return largest + tf.log(tf.add_n(shares) / len(shares))
 
 
 def random_uniform_initializer(minval, maxval):

@@ -127,6 +127,22 @@ def loaded(model, monkeypatch):
     monkeypatch.setattr(LanguageModel, "load", lambda *args: contextlib.nullcontext(model))
 
 
+@pytest.fixture(scope="module")
+def mixture(trained, corpus, tmp_path_factory):
+    """Three models of the corpus: a run, a smaller one in 16 bits, and one as the tutorial's.
+
+    The last has more rows than there are words.
+    """
+    out = tmp_path_factory.mktemp("mixture")
+    fields = {"num_layers": 1, "hidden_size": 4, "batch_size": 5, "vocab_size": None}
+    train(type("SomeConfig", (models.TinyConfig,), fields), corpus, out, "--use_fp16")
+    config = type("SomeConfig", (models.TinyConfig,), {"hidden_size": 5, "vocab_size": 35})()
+    with models.built(config, [0] * 100) as (session, *_):
+        models.randomize(session, 1.5)
+        path = tf.train.Saver(tf.trainable_variables()).save(session, str(out / "model.ckpt-9"))
+    return [trained, out / "some", path]
+
+
 def train(config, data_path, out, *args):
     """Runs lstm.main on a configuration class, as `--config some`, and saves in out/some."""
     with pytest.MonkeyPatch.context() as patch, flagsaver.flagsaver():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import System, failing, train
 
-from ptb import export
+from ptb import export, language_model
 from ptb.language_model import LanguageModel
 from ptb.saving import checkpoint, files
 from ptb.terminal.errors import UserError
@@ -169,20 +169,17 @@ def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
         export.write_saved_model(model, tmp_path / "served")
     with serving(tmp_path / "served") as ask:
         answer = ask("next_words", text=["w1 w2"], top_k=5)
-    expected = LanguageModel(
-        found.variables_path, found.vocabulary, found.facts["config"], "float32", ""
-    ).next_words("w1 w2", 5)
+    run = language_model.read_models(tmp_path / "some")[0]
+    expected = LanguageModel(run._replace(number_type="float32")).next_words("w1 w2", 5)
     assert_same(answer["words"][0], answer["probabilities"][0], expected)
 
 
 @pytest.fixture(scope="module")
 def odd(trained):
     """A model with more rows than words, and with words that look like spaces."""
-    found = checkpoint.find(str(trained))
     words = "a\u00a0b \u00a0 \u3000 \x85 \u2028 é 我们 <unk> \"quoted\" a,b 3 # </s> <eos>"
-    return LanguageModel(
-        found.variables_path, words.split(" "), found.facts["config"], "float32", ""
-    )
+    run = language_model.read_models(trained)[0]
+    return LanguageModel(run._replace(vocabulary=words.split(" ")))
 
 
 def test_only_known_words_leave(odd, tmp_path):
@@ -218,6 +215,37 @@ def test_vocabulary_without_unk(trained, tmp_path):
             with pytest.raises(tf.errors.InvalidArgumentError, match="a word is not in the vocab"):
                 ask(name, text=["a", "x"], **inputs)
     np.testing.assert_allclose(log_prob, model.log_prob(texts), rtol=1e-5)
+
+
+def test_average_is_served(mixture, corpus, tmp_path, capsys):
+    """Of models of other sizes, number types and rows; the signatures are those of one model."""
+    runs = [str(path) for path in mixture]
+    export.main(["saved_model", runs[0], str(tmp_path / "served"), "--data_path", str(corpus),
+                 "--average_with", *runs[1:]])
+    assert capsys.readouterr().err.startswith("The average of 3 models:\n")
+    texts = TEXTS + random_texts()
+    with LanguageModel.load(mixture, corpus) as model, serving(tmp_path / "served") as ask:
+        log_prob = ask("log_prob", text=texts)["log_prob"]
+        assert log_prob.dtype == np.float64
+        np.testing.assert_allclose(log_prob, model.log_prob(texts), rtol=1e-3)
+        answer = ask("next_words", text=texts, top_k=1000)
+        assert answer["probabilities"].dtype == np.float32
+        for text, words, probabilities in zip(texts, answer["words"], answer["probabilities"]):
+            has_words = text.strip(" \t\n\r\f\v") or "\n" in text
+            expected = dict(model.next_words(text if has_words else "<eos>", 1000))
+            expected = [expected[word.decode()] for word in words]
+            np.testing.assert_allclose(probabilities, expected, rtol=1e-2)
+
+
+def test_average_of_two_is_served_to_rounding(trained, mixture, corpus, tmp_path):
+    with LanguageModel.load([trained, mixture[2]], corpus) as model:
+        export.write_saved_model(model, tmp_path / "served")
+        with serving(tmp_path / "served") as ask:
+            answer = ask("next_words", text=["w1 w2", "", "w3"], top_k=5)
+            for text, words, p in zip(["w1 w2", "<eos>", "w3"], *map(answer.get, [
+                "words", "probabilities",
+            ])):
+                assert_same(words, p, model.next_words(text, 5))
 
 
 def test_best_epoch_leaves(corpus, tmp_path):
@@ -325,6 +353,10 @@ def test_what_was_written_is_said(trained, tmp_path, capsys):
     (["vectors", "{nothing}", "{new}/v"], "cannot write {new}/v: No such file or directory"),
     (["vectors", "{trained}", "--projector", "-"], "- is stdout, which takes no folder"),
     (["saved_model", "{trained}", "-"], "- is stdout, which takes no folder"),
+    (["vectors", "{trained}", "{new}", "--average_with", "{trained}"], "asked of one model; leave"),
+    (["saved_model", "{trained}", "{new}", "--average_with"], "expected at least one argument"),
+    (["saved_model", "{trained}", "--average_with", "{trained}", "{new}"], "required: folder (--"),
+    (["saved_model", "{trained}", "{new}", "--average_with", "{nothing}"], "nothing: no trained m"),
     (["vectors", "{trained}"], "nowhere to write to: name a file, or a folder with --projector"),
     (["weights", "{trained}"], "invalid choice: 'weights'"),
     ([], "required: command"),

@@ -353,6 +353,8 @@ def test_text_that_is_longer_than_a_picture(figures):
     (["gates", "{run}", "--prompt", "w1", "--layer", "3"], "3 is not there; the model has 1 to 2"),
     (["gates", "{run}", "--prompt", "w1", "--layer", "0"], "--layer 0 is not there"),
     (["gates", "{run}", "--prompt", "w1", "--layer", "x"], "invalid int value"),
+    (["gates", "{run}", "--prompt", "w1", "--average_with", "{run}"], "asked of one model"),
+    (["units", "{run}", "--text", "{empty}", "--average_with", "{run}"], "asked of one model"),
     (["gates", "{none}", "--prompt", "w1"], "none: no trained model there"),
     (["gates", "{damaged}", "--prompt", "w1"], "is damaged"),
     (["gates", "{run}", "--prompt", "w1", "--output", "{none}/a.png"], "none/a.png: No such file"),
@@ -381,28 +383,31 @@ def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys, monkeyp
     assert line.startswith("plot.py: ") and message in line
 
 
-@pytest.mark.parametrize("command", ["gates", "units"])
-def test_without_matplotlib_nobody_waits(command, capsys, tmp_path, monkeypatch):
+# What each command takes at the least, besides a model.
+ARGUMENTS = [("gates", ["--prompt", "a"]), ("units", ["--text", "a"]), ("averages", [])]
+
+
+@pytest.mark.parametrize("command, args", ARGUMENTS)
+def test_without_matplotlib_nobody_waits(command, args, capsys, tmp_path, monkeypatch):
     """The model, which is not there, is not asked for."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(language_model.LanguageModel, "load", None)
+    monkeypatch.setattr(language_model, "read_models", None)
     with pytest.raises(SystemExit):
-        plot.main([command, "nowhere", "--prompt" if command == "gates" else "--text", "a"])
+        plot.main([command, "nowhere", *args])
     assert capsys.readouterr().err == (
         "plot.py: matplotlib is not installed: pip install matplotlib\n"
     )
 
 
 @pytest.mark.parametrize("output", ["nowhere/x.png", "folder.png", "x.jpg"])
-@pytest.mark.parametrize("command", ["gates", "units"])
-def test_for_an_output_that_cannot_be_nobody_waits(output, command, tmp_path, monkeypatch):
-    monkeypatch.setattr(language_model.LanguageModel, "load", None)
+@pytest.mark.parametrize("command, args", ARGUMENTS)
+def test_for_an_output_that_cannot_be_nobody_waits(output, command, args, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_model, "read_models", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
-    option = "--prompt" if command == "gates" else "--text"
     with pytest.raises(SystemExit) as status:
-        plot.main([command, "nowhere", option, "a", "--output", output])
+        plot.main([command, "nowhere", *args, "--output", output])
     assert status.value.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 

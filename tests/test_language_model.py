@@ -14,7 +14,7 @@ import numpy as np
 import numpy_lstm
 import pytest
 
-from ptb import language_model, reader, source
+from ptb import language_model, reader, rnn, source
 from ptb.language_model import LanguageModel
 from ptb.saving import checkpoint
 from ptb.terminal.errors import UserError
@@ -102,20 +102,36 @@ def test_forked_process_is_told(ask, trained):
         model.next_words("w1")
 
 
-@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
-def test_asks_for_the_variables_that_a_ptb_model_makes(rnn_mode, model, flags):
-    """Their names, shapes and order; the two are assembled in two places."""
+@pytest.mark.parametrize("rnn_mode, number_type", [
+    ("basic", "float32"), ("fused", "float32"), ("fused", "float16"), ("fused", "bfloat16"),
+])
+def test_network_is_that_of_a_ptb_model(rnn_mode, number_type, flags):
+    """Names, shapes, types and order of the variables, and the numbers that come from them."""
 
     def variables():
         return [(v.op.name, v.shape.as_list(), v.dtype) for v in tf.trainable_variables()]
 
     flags.rnn_mode = rnn_mode
+    flags.use_fp16, flags.use_bf16 = number_type == "float16", number_type == "bfloat16"
     config = models.TinyConfig()
-    config.vocab_size = len(model.vocabulary)
-    with models.built(config, [0] * 100):
-        expected = variables()
-    with model._graph.as_default():
-        assert variables() == expected
+    x, y = RNG.integers(0, 30, [2, config.batch_size, config.num_steps], dtype=np.int32)
+    with models.built(config, [0] * 100) as (session, *_, model):
+        models.randomize(session, 0.8)
+        made, values = variables(), models.variables(session)
+        expected = session.run(
+            [model.loss, model.final_state], {model.input.input_data: x, model.input.targets: y}
+        )
+    with tf.Graph().as_default(), tf.Session() as session:
+        network = rnn.Network(config, number_type)
+        output, state = network.unroll(tf.constant(x), network.zero_state(config.batch_size))
+        loss = network.loss(output, tf.constant(y), fast=rnn_mode == "fused")
+        assert variables() == made
+        models.load(session, values)
+        found = session.run([loss, state])
+    for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert ours.dtype == theirs.dtype
+        tolerance = 1e-6 if rnn_mode == "basic" else 0
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 def test_prompt_that_begins_a_line(model):
@@ -440,14 +456,14 @@ def test_checkpoint_that_the_run_removes_meanwhile(trained, tmp_path, monkeypatc
 def test_checkpoint_may_go_when_it_has_been_found(trained, tmp_path, monkeypatch):
     """All of it is read by the time the network is built, which takes seconds."""
     folder = shutil.copytree(trained, tmp_path / "run")
-    network = LanguageModel._network
+    network = rnn.Network
 
     def slowly(*args, **kwargs):
         shutil.rmtree(folder, ignore_errors=True)
         return network(*args, **kwargs)
 
     expected = LanguageModel.load(str(folder)).next_words("w1")
-    monkeypatch.setattr(LanguageModel, "_network", slowly)
+    monkeypatch.setattr(rnn, "Network", slowly)
     assert LanguageModel.load(str(folder)).next_words("w1") == expected
 
 
@@ -640,9 +656,7 @@ def test_prompt_without_spaces_is_said(prompt, said, trained, loaded, capsys):
 def test_known_word_without_spaces_is_a_word(trained, capsys):
     found = checkpoint.find(str(trained))
     words = ["我们今天学习", *found.vocabulary[1:]]
-    with LanguageModel(
-        found.variables_path, words, found.facts["config"], "float32", ""
-    ) as model:
+    with LanguageModel(language_model.read_models(trained)[0]._replace(vocabulary=words)) as model:
         language_model.say_unknown(model, "我们今天学习")
     assert capsys.readouterr().err == ""
 
@@ -780,6 +794,198 @@ def test_words_that_the_tutorial_joined_to_line_ends(trained, tmp_path, capsys):
     (tmp_path / "train.txt").write_text("".join(f" {i} {i}\n" for i in range(20)))
     with pytest.raises(UserError, match="has 40 word types, .* 31: it was trained on another corp"):
         LanguageModel.load(str(tmp_path), str(tmp_path))
+
+
+# Several models, averaged.
+
+@pytest.fixture(scope="module")
+def single(mixture, corpus):
+    """The models of the mixture one by one."""
+    return [LanguageModel.load(path, corpus if "ckpt" in str(path) else None) for path in mixture]
+
+
+@pytest.fixture(scope="module")
+def average(mixture, corpus):
+    return LanguageModel.load(mixture, corpus)
+
+
+def mean_of(models_, prompt):
+    """Returns the mean of the models' probabilities of each word, by id."""
+    each = [dict(model.next_words(prompt, 1000)) for model in models_]
+    return np.mean([[answer[word] for word in models_[0].vocabulary] for answer in each], axis=0)
+
+
+@pytest.mark.parametrize("prompt", ["<eos>", "w1", "w0 w3 w2 nonsense w7"])
+def test_average_is_the_mean_of_the_probabilities(prompt, average, single):
+    """Of models of other sizes, number types and rows."""
+    expected = mean_of(single, prompt)
+    found = average.next_words(prompt, 1000)
+    assert [word for word, _ in found] == [average.vocabulary[i] for i in np.argsort(-expected)]
+    np.testing.assert_allclose([p for _, p in found], np.sort(expected)[::-1], rtol=1e-9)
+    for model in single:
+        assert np.abs(mean_of([model], prompt) / expected - 1).max() > 0.1
+
+
+def test_average_of_runs_adds_up_to_1(mixture):
+    with LanguageModel.load(mixture[:2]) as model:
+        assert sum(p for _, p in model.next_words("w1", 1000)) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("ask", [
+    lambda model, text: [p for score in model.score_words(text) for p in score.log_probs],
+    lambda model, text: [p for _, p in model.word_log_probs(text.split("\n")[1])],
+    lambda model, text: [p for score in model.score_words(text, True) for p in score.log_probs],
+], ids=["lines side by side", "a line alone", "a text whose state is carried"])
+def test_average_scores_by_the_mean(ask, average, single):
+    text = "\n".join(sentence(average.vocabulary[1:], n) for n in (0, 12, 3, 40))
+    expected = np.mean([np.exp(ask(model, text)) for model in single], axis=0)
+    np.testing.assert_allclose(np.exp(ask(average, text)), expected, rtol=1e-9)
+
+
+def test_average_generates_from_the_mean(average, single):
+    """With the temperature, top_k and no_unk of one model."""
+    expected = mean_of(single, "w1 w2")
+    expected[average.vocabulary.index("<unk>")] = 0
+    expected[np.argsort(-expected)[7:]] = 0
+    weights = expected ** (1 / 1.5)
+    for seed in range(40):
+        i = np.random.default_rng(seed).choice(len(weights), p=weights / weights.sum())
+        text = average.generate("w1 w2", 1, temperature=1.5, top_k=7, no_unk=True, seed=seed)
+        assert text == f"w1 w2 {average.vocabulary[i]}".replace(" <eos>", "\n")
+    greedy = average.generate("w1 w2", 1, temperature=0)
+    assert greedy == f"w1 w2 {average.next_words('w1 w2', 1)[0][0]}".replace(" <eos>", "\n")
+
+
+def test_average_of_a_model_and_itself_is_the_model(trained, model):
+    """A score to the last bit; a probability but for the rounding of a float64."""
+    text = "\n".join(sentence(model.vocabulary[1:], n) for n in (5, 30, 2))
+    with LanguageModel.load((trained, str(trained), trained)) as same:
+        for stream in False, True:
+            assert same.score(text, stream) == model.score(text, stream)
+        found, expected = same.next_words("w1", 1000), model.next_words("w1", 1000)
+        assert [word for word, _ in found] == [word for word, _ in expected]
+        np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], rtol=1e-13)
+        assert same.description.splitlines() == [
+            "The average of 3 models:", f"{model.description}, counted 3 times"
+        ]
+
+
+@pytest.mark.parametrize("models_, p", [((0, 1), 0.5), ((1, 0), 0.5), ((1, 1), 0.0)])
+def test_probability_too_small_for_a_float(models_, p, trained, tmp_path):
+    """In one of two models, the mean is half of the other's; in both, there is no NaN."""
+    values = models.saved(models.last_model(trained))
+    (tmp_path / "train.txt").write_text(" ".join(f"v{i}" for i in range(28)) + "\n")
+    paths = []
+    for number, bias in enumerate([0, -1e4]):
+        values["Model/softmax_b"][0] = bias
+        paths.append(tmp_path / f"model.ckpt-{number}")
+        models.save(paths[-1], values)
+    with LanguageModel.load(paths[:1], tmp_path) as other:
+        word = other.vocabulary[0]
+        expected = other.word_log_probs(word)[0][1]
+    with LanguageModel.load([paths[number] for number in models_], tmp_path) as model:
+        log_prob = model.word_log_probs(word)[0][1]
+        assert dict(model.next_words("<eos>", 1000))[word] == pytest.approx(p * np.exp(expected))
+    assert log_prob == pytest.approx(expected - (np.log(2) if p else 1e4), rel=1e-3)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda words: ["x" if i == 3 else word for i, word in enumerate(words)],
+     "word 4 is '{words[3]}' in {a} and is 'x' in {b}"),
+    (lambda words: [words[0], words[2], words[1], *words[3:]],
+     "word 2 is '{words[1]}' in {a} and is '{words[2]}' in {b}"),
+    (lambda words: words[:-1], "word 31 is '{words[30]}' in {a} and is missing in {b}"),
+    (lambda words: [*words, "more"], "word 32 is missing in {a} and is 'more' in {b}"),
+])
+def test_first_difference_of_vocabularies_is_named(change, message, trained, tmp_path, capsys):
+    other = shutil.copytree(trained, tmp_path / "other")
+    found = checkpoint.find(other)
+    os.remove(os.path.join(found.path, "SHA256SUMS"))
+    checkpoint.write(found.path, found.facts, found.position, change(found.vocabulary))
+    expected = message.format(a=trained, b=other, words=found.vocabulary)
+    with pytest.raises(SystemExit) as status:
+        language_model.main(["next", str(trained), "--prompt", "w1", "--average_with",
+                             str(trained), str(other)])
+    assert status.value.code == 2
+    assert capsys.readouterr().err == (
+        f"language_model.py: only models with the same vocabulary have an average: {expected}\n"
+    )
+
+
+def test_average_on_the_command_line(mixture, corpus, average, tmp_path, capsys):
+    """Each of the models is named."""
+    further = ["--data_path", corpus, "--average_with", *mixture[1:]]
+    rows = command(capsys, "next", mixture[0], "--prompt", "w1", "--top_k", 2, *further)
+    assert rows == [[f"{p:8.4f}  {word}"] for word, p in average.next_words("w1", 2)]
+    text = tmp_path / "text"
+    text.write_text("w1 w2\nw3\n")
+    for options in [], ["--stream"], ["--per_word"]:
+        rows = command(capsys, "score", mixture[0], text, *options, *further)
+        scores = average.score_words(text.read_text(), stream="--stream" in options)
+        log_probs = [f"{score.log_probs.sum():.4f}" for score in scores]
+        if options == ["--per_word"]:
+            log_probs = [f"{p:.4f}" for score in scores for p in score.log_probs]
+        column = rows[0].index("log_prob")
+        assert [row[column] for row in rows[1 : len(log_probs) + 1]] == log_probs
+    language_model.main(["generate", str(mixture[0]), "--prompt", "w1", *map(str, further)])
+    captured = capsys.readouterr()
+    assert captured.out == average.generate("w1") + "\n"
+    first, *lines = captured.err.splitlines()
+    assert first == "The average of 3 models:" and len(lines) == 3
+    assert all(line.startswith(str(path)) for line, path in zip(lines, mixture))
+
+
+def test_best_epochs_are_averaged(trained, capsys):
+    command(capsys, "next", trained, "--prompt", "w1", "--best", "--average_with", trained)
+    with LanguageModel.load(trained, best=True) as best:
+        pass
+    language_model.main(["next", str(trained), "--prompt", "w1", "--best", "--average_with",
+                         str(trained)])
+    assert capsys.readouterr().err.splitlines() == [
+        "The average of 2 models:", f"{best.description}, counted 2 times"
+    ]
+
+
+@pytest.mark.parametrize("ask", [
+    lambda model: model.vectors(), lambda model: model.similar_words("w1"),
+    lambda model: model.gates("w1"), lambda model: [*model.cell_states([["w1"]])],
+    lambda model: model.config,
+])
+def test_what_is_of_one_model_is_refused(ask, average):
+    with pytest.raises(UserError, match="are of one model, not of an average; load one model alon"):
+        ask(average)
+
+
+@pytest.mark.parametrize("args, message", [
+    (["next", "{run}", "--prompt", "a", "--average_with"], "--average_with: expected at least one"),
+    (["next", "{run}", "--prompt", "a", "--average_with", "{run}", "{none}"], "none: no trained"),
+    (["next", "{run}", "--prompt", "a", "--average_with", "{run}", ""], "a path is empty; name a"),
+    (["next", "{run}", "--prompt", "a", "--average_with", "{run}", "--data_path", "{corpus}"],
+     "{run} has its own vocabulary; leave out --data_path"),
+    (["next", "{run}", "--prompt", "a", "--average_with", "{tutorials}"],
+     "model.ckpt-9 has no vocabulary; name its corpus with --data_path"),
+    (["next", "{run}", "--prompt", "a", "--average_with", "{tutorials}", "--data_path", "{corpus}",
+      "--best"], "model.ckpt-9 is not the folder of a run, which --best needs"),
+    (["score", "{run}", "--average_with", "{run}", "{corpus}/ptb.valid.txt"],
+     "required: file (--average_with takes all words that follow it; name it last); --help"),
+    (["similar", "{run}", "--word", "w1", "--average_with", "{run}"],
+     "--average_with: this is asked of one model; leave the others out"),
+])
+def test_mistakes_in_an_average_get_one_line(args, message, mixture, corpus, tmp_path, capsys):
+    run, _, tutorials = mixture
+    names = {"run": run, "tutorials": tutorials, "corpus": corpus, "none": tmp_path / "none"}
+    with pytest.raises(SystemExit) as status:
+        language_model.main([arg.format(**names) for arg in args])
+    assert status.value.code == 2
+    captured = capsys.readouterr()
+    line, = captured.err.splitlines()
+    assert captured.out == ""
+    assert line.startswith("language_model.py: ") and message.format(**names) in line
+
+
+def test_average_of_no_model():
+    with pytest.raises(UserError, match="the number of models is 0; it must be at least 1"):
+        LanguageModel.load([])
 
 
 # The words' vectors.

@@ -10,11 +10,13 @@ import sys
 import threading
 import warnings
 
+import numpy as np
 import pytest
 from conftest import ROOT, System, failing
 
 from ptb import plot
-from ptb.saving import files
+from ptb.language_model import LanguageModel
+from ptb.saving import checkpoint, files
 from ptb.terminal.errors import UserError
 
 HEADER = "epoch,learning_rate,train_perplexity,valid_perplexity,words_per_second,seconds\n"
@@ -309,6 +311,76 @@ def test_history_that_cannot_be_drawn(text, message, tmp_path, monkeypatch, caps
     assert status.value.code == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"plot.py: {folder}/history.csv") and message in captured.err
+
+
+def test_perplexity_by_the_number_of_models(mixture, corpus, tmp_path, capsys):
+    """A run's test perplexity is what lstm.py printed; an average's is what score says of it."""
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "averages.png"
+    runs = [str(path) for path in mixture]
+    plot.main(["averages", *runs, "--data_path", str(corpus), "--output", str(output)])
+    header, *rows, last = capsys.readouterr().out.splitlines()
+    assert header.split("\t") == ["models", "valid", "test", "valid_alone", "test_alone", "run"]
+    assert last == f"Perplexities of averages in {output}"
+    assert output.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    rows = [row.split("\t") for row in rows]
+    assert [(row[0], row[-1]) for row in rows] == [*zip("123", runs)]
+    for row, run in zip(rows[:2], runs):
+        assert row[4] == f"{checkpoint.newest(run)[0].position.test:.3f}"
+    assert rows[0][1:3] == rows[0][3:5]
+    for number, row in enumerate(rows, start=1):
+        for names, shown in (runs[:number], row[1:3]), (runs[number - 1 : number], row[3:5]):
+            is_run = runs[2] not in names
+            with LanguageModel.load(names, None if is_run else corpus) as model:
+                for part, value in zip(("valid", "test"), shown):
+                    scores = model.score((corpus / f"ptb.{part}.txt").read_text(), stream=True)
+                    log_prob, words, _ = np.sum(scores, axis=0)
+                    assert float(value) == pytest.approx(np.exp(-log_prob / words), abs=1e-3)
+
+
+def test_what_the_picture_of_averages_shows(figures):
+    pairs = {"valid": [(120.5, 120.5), (111.25, 121.0)], "test": [(115.0, 115.0), (99.0, np.inf)]}
+    plot.draw_averages(pairs, "x.png")
+    figure, = figures
+    figure.canvas.draw()
+    axes, = figure.axes
+    drawn = [[*map(float, line.get_ydata())] for line in axes.get_lines()]
+    assert drawn == [[120.5, 111.25], [120.5, 121.0], [115.0, 99.0], [115.0, np.inf]]
+    assert all([*line.get_xdata()] == [1, 2] for line in axes.get_lines())
+    colours = [line.get_color() for line in axes.get_lines()]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("number of models", "perplexity")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "valid: 111.25 by the average of 2 models; each model alone (×): 120.50 to 121.00",
+        "test: 99.00 by the average of 2 models; each model alone (×): 115.00 to inf",
+    ]
+
+
+@pytest.mark.parametrize("args, message", [
+    ([], "required: run"),
+    (["{run}", "--data_path", "{none}"], "none/ptb.valid.txt: No such file or directory"),
+    (["{run}", "--data_path", "{short}"], "short/test.txt: 1 word, too few to predict one"),
+    (["{run}", "{none}", "--data_path", "{corpus}"], "none: no trained model there"),
+    (["{run}", "{tutorials}", "--data_path", "{other}"], "only models with the same vocabulary"),
+    (["{run}", "--data_path", "gs://corpus"], "gs://corpus is an address"),
+    (["{run}", "{tutorials}", "--data_path", "{corpus}", "--best"], "which --best needs"),
+    (["{run}", "--data_path", "{corpus}", "--output", "x.jpg"], "x.jpg: a picture's name ends in"),
+])
+def test_mistakes_in_a_picture_of_averages(args, message, mixture, corpus, tmp_path, capsys):
+    """Whatever is wrong with one of the models, none is evaluated before that is said."""
+    pytest.importorskip("matplotlib")
+    names = {name: tmp_path / name for name in ("none", "short", "other")}
+    for name, last in ("short", "w1"), ("other", "w1 w2"):
+        (tmp_path / name).mkdir()
+        for part, text in ("train", " w1 w2 w1 \n"), ("valid", "w1 w2\n"), ("test", last):
+            (tmp_path / name / f"{part}.txt").write_text(text)
+    names |= {"run": mixture[0], "tutorials": mixture[2], "corpus": corpus}
+    with pytest.raises(SystemExit) as status:
+        plot.main(["averages", *(arg.format(**names) for arg in args)])
+    captured = capsys.readouterr()
+    line, = captured.err.splitlines()
+    assert status.value.code == 2 and captured.out == ""
+    assert line.startswith("plot.py: ") and message in line
 
 
 def test_failed_picture_leaves_nothing(two, tmp_path, monkeypatch):

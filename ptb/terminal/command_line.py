@@ -192,9 +192,16 @@ class Parser(argparse.ArgumentParser):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(*args, formatter_class=layout, allow_abbrev=False, **kwargs)
         self._commands = None
+        self._words = []
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._words = args or []
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
         help_ = "--help"
+        if "required: " in message and "--average_with" in self._words:
+            message += " (--average_with takes all words that follow it; name it last)"
         if message.endswith("required: command"):
             message += f", one of {', '.join(self._commands.choices)}"
             help_ = f"{self.prog} --help"
@@ -216,12 +223,24 @@ class Parser(argparse.ArgumentParser):
         added.set_defaults(function=function)
         return added
 
-    def add_model(self):
-        """Adds the arguments that name a trained model: those of LanguageModel.load."""
+    def add_model(self, of_one=False):
+        """Adds the arguments that name a trained model: those of LanguageModel.load.
+
+        Args:
+          of_one: whether an average of several models is refused.
+        """
         self.add_argument("model", help="a run's folder, or a checkpoint of the tutorial")
         self.add_argument("--data_path", help="the corpus of the tutorial's checkpoint")
         self.add_argument("--best", action="store_true",
                           help="take the epoch with the lowest valid perplexity, not the last")
+        self.add_argument("--average_with", nargs="+", action="extend", default=[], metavar="RUN",
+                          type=_refuse_average if of_one else str,
+                          help=argparse.SUPPRESS if of_one else "further models, named last; the "
+                          "answer is the mean of the probabilities of all")
+
+
+def _refuse_average(_):
+    raise argparse.ArgumentTypeError("this is asked of one model; leave the others out")
 
 
 @contextlib.contextmanager
