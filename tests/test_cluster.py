@@ -100,11 +100,13 @@ def trained(config, steps):
     (1, 0.6, "fused", 5, ""),
     (2, 1.0, "fused", 5, ""), (2, 0.6, "basic", 0.05, ""), (2, 0.6, "fused", 5, "use_bf16"),
     (2, 0.6, "fused", 5, "use_fp16"),
-    (3, 0.6, "fused", 5, ""), (3, 1.0, "basic", 5, ""),
-    (4, 0.6, "fused", 0.05, ""), (4, 0.6, "basic", 5, ""),
-    *(pytest.param(*case, 5, "", marks=pytest.mark.slow) for case in (
-        (1, 1.0, "fused"), (1, 0.6, "basic"), (1, 1.0, "basic"), (2, 1.0, "basic"),
-        (3, 1.0, "fused"), (3, 0.6, "basic"), (4, 1.0, "fused"), (4, 1.0, "basic"),
+    (3, 0.6, "fused", 0.05, ""),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        (1, 1.0, "fused", 5, ""), (1, 0.6, "basic", 5, ""), (1, 1.0, "basic", 5, ""),
+        (2, 1.0, "basic", 5, ""), (2, 0.6, "fused", 5, ""),
+        (3, 1.0, "fused", 5, ""), (3, 0.6, "basic", 5, ""), (3, 1.0, "basic", 5, ""),
+        (4, 1.0, "fused", 5, ""), (4, 0.6, "basic", 5, ""), (4, 1.0, "basic", 5, ""),
+        (4, 0.6, "fused", 0.05, ""),
     )),
 ])
 def test_numbers_are_those_of_one_process(
@@ -130,7 +132,7 @@ def test_numbers_are_those_of_one_process(
 
 
 def test_two_runs_have_the_same_bits(together):
-    first, second = (together(3, lambda _: trained(SharedConfig(), 10))[0] for _ in range(2))
+    first, second = (together(2, lambda _: trained(SharedConfig(), 10))[0] for _ in range(2))
     assert first[0] == second[0]
     models.assert_same(first[2], second[2])
 
