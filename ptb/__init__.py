@@ -20,11 +20,15 @@ def _open_missing_streams():
 
 
 def _refuse_without_requirements():
-    """Ends a program of the project in one line where a package that it needs is not installed.
+    """Ends a program of the project in one line where Python or a package is not what it needs.
 
     Another program that imports this package gets Python's own error.
     """
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if sys.version_info < (3, 10) and program in ("lstm.py", "-m"):
+        version = ".".join(map(str, sys.version_info[:3]))
+        print(f"{sys.executable} is Python {version}; use 3.10 to 3.13", file=sys.stderr)
+        sys.exit(2)
     missing = [name for name in ("numpy", "tensorflow") if importlib.util.find_spec(name) is None]
     if missing and program in ("lstm.py", "-m"):  # The latter is that of `python -m ptb.plot`.
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -6,13 +6,13 @@ TensorFlow's own operations, have a gradient written by hand, and run on any dev
 is NVIDIA's and runs on its GPUs. All of them can be differentiated once.
 
 The weights may have another type than all the rest: bfloat16 beside float32. Then every matrix
-product takes both its factors in that type. What it gives is cast back, that of the softmax layer
+product takes both its operands in that type. What it gives is cast back, that of the softmax layer
 after its bias is added; the gradients of the weights stay in it.
 
 Both layers have these arguments:
   inputs: [num_steps, batch_size, n].
   kernel: [n + size, 4 * size], w_x above w_h; the gates are i, j, f, o. Its type is that of the
-    factors of all products.
+    operands of all products.
   bias: [4 * size].
   c, h: the state before the first step, [batch_size, size] each.
   forget_bias: a number added to the gate f.
@@ -42,7 +42,7 @@ MOST_DIFFERENCE = {"float64": 0.01, "float32": 0.01, "float16": 0.01, "bfloat16"
 
 
 def fast_layer(state_type, product_type):
-    """Returns the layer to use, given the types of the state and of the factors of products.
+    """Returns the layer to use, given the types of the state and of the operands of products.
 
     A graph gets the one for the device on which it is built. Variables, state and masks are those
     of the other one as well, so that a run may go on on another device.
@@ -66,14 +66,14 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
         w_x, w_h = kernel[:n], kernel[n:]
         w_h_transposed = _transposed(w_h)
         bias += np.repeat([0.0, 0.0, forget_bias, 0.0], size).astype(bias.dtype.as_numpy_dtype)
-        x_factor = tf.cast(inputs, kernel.dtype)
-        from_inputs = tf.matmul(tf.reshape(x_factor, [-1, n]), w_x)
+        x_operand = tf.cast(inputs, kernel.dtype)
+        from_inputs = tf.matmul(tf.reshape(x_operand, [-1, n]), w_x)
         from_inputs = tf.nn.bias_add(tf.cast(from_inputs, bias.dtype), bias)
         from_inputs = tf.reshape(from_inputs, [num_steps, batch_size, 4 * size])
-        steps, all_c, all_h, h_factors = [], [c], [], [tf.cast(h, kernel.dtype)]
+        steps, all_c, all_h, h_operands = [], [c], [], [tf.cast(h, kernel.dtype)]
         axis = tf.constant(1)  # One constant serves all steps.
         for step_inputs in tf.unstack(from_inputs):
-            from_h = _product_of_few_rows(h_factors[-1], w_h, w_h_transposed)
+            from_h = _product_of_few_rows(h_operands[-1], w_h, w_h_transposed)
             gates = step_inputs + tf.cast(from_h, bias.dtype)
             i, j, f, o = tf.split(gates, 4, axis)
             i, j, f, o = tf.sigmoid(i), tf.tanh(j), tf.sigmoid(f), tf.sigmoid(o)
@@ -82,7 +82,7 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
             steps.append((i, j, f, o, tanh_c))
             all_c.append(new_c)
             all_h.append(tanh_c * o)
-            h_factors.append(tf.cast(all_h[-1], kernel.dtype))
+            h_operands.append(tf.cast(all_h[-1], kernel.dtype))
 
         def grad(d_outputs, d_c):
             d_outputs = tf.unstack(d_outputs)
@@ -102,7 +102,7 @@ def lstm_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
                 d_c *= f
             d_gates = tf.concat(d_gates, axis=0)
             d_inputs = tf.reshape(tf.matmul(d_gates, w_x, transpose_b=True), inputs.shape)
-            joined = tf.concat([x_factor, tf.stack(h_factors[:-1])], axis=2)
+            joined = tf.concat([x_operand, tf.stack(h_operands[:-1])], axis=2)
             d_kernel = tf.matmul(_transposed(tf.reshape(joined, [-1, n + size])), d_gates)
             d_bias = tf.reduce_sum(tf.cast(d_gates, bias.dtype), axis=0)
             return tf.cast(d_inputs, inputs.dtype), d_kernel, d_bias, d_c, d_h
@@ -116,7 +116,7 @@ def cudnn_layer(inputs, kernel, bias, c, h, forget_bias=0.0):
     """Runs one LSTM layer over all time steps by cuDNN: some kernels on a GPU, not thousands.
 
     TensorFlow's operation rounds nothing to bfloat16 inside, and its gradient in that type does not
-    get what the way forward has kept. So with bfloat16 factors the kernel and the inputs are
+    get what the way forward has kept. So with bfloat16 operands the kernel and the inputs are
     rounded, and cuDNN computes with these in float32; a recent GPU then takes TF32, to which such
     numbers are exact. For float16 cuDNN adds up in float32.
     """
@@ -159,7 +159,7 @@ def why_not_cudnn(state_type, product_type, layer=cudnn_layer):
 
     Args:
       state_type: the type of inputs and state.
-      product_type: the type of the factors of products.
+      product_type: the type of the operands of products.
       layer: what takes the place of cudnn_layer.
     """
     num_steps, batch_size, n, size = 5, 3, 7, 4
@@ -231,7 +231,7 @@ def softmax_loss(output, softmax_w, softmax_b, targets):
 
     Args:
       output: [n, size], the input of the softmax layer.
-      softmax_w: [size, vocab_size]. Its type is that of the factors of all products.
+      softmax_w: [size, vocab_size]. Its type is that of the operands of all products.
       softmax_b: [vocab_size].
       targets: [n] word ids.
     """

@@ -26,7 +26,7 @@ def name():
 
 
 def has_tf32():
-    """Returns whether the GPU takes the factors of float32 products as TF32, with 11 binary digits.
+    """Returns whether the GPU takes operands of float32 products as TF32, with 11 binary digits.
 
     TensorFlow's default is that it does where it can, and stays. Such products are several times
     as fast, and all sums stay float32. NVIDIA's libraries do without it where the environment has

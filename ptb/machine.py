@@ -42,14 +42,14 @@ def notes(number_type, rnn_mode):
     """Returns lines on what this machine does otherwise than one might expect, or does slowly.
 
     Args:
-      number_type: the name of the type in which matrix products take their factors.
+      number_type: the name of the type in which matrix products take their operands.
       rnn_mode: how the LSTM is computed, "fused" or "basic".
     """
     lines = []
     if gpu.is_visible():
         if number_type == "float32" and gpu.has_tf32():
             lines.append(
-                "The GPU takes the factors of float32 products as TF32; NVIDIA_TF32_OVERRIDE=0 in "
+                "The GPU takes the operands of float32 products as TF32; NVIDIA_TF32_OVERRIDE=0 in "
                 "the environment prevents that."
             )
         reason = rnn_mode == "fused" and fused.why_not_cudnn(state_type(number_type), number_type)

@@ -29,7 +29,7 @@ class Plan:
 
     @property
     def number_type(self):
-        """The name of the type in which matrix products take their factors."""
+        """The name of the type in which matrix products take their operands."""
         return number_type(self.flags)
 
     @property

@@ -5,8 +5,8 @@ in the form of TensorFlow 1.x's `BasicLSTMCell`: the same names, shapes and gate
 checkpoints load here and ours load there.
 
 Variables are float32. A cell computes in the type of its inputs, float16 for `--use_fp16`. Its
-matrix products may take their factors in another type, bfloat16 for `--use_bf16`; what they give is
-cast back at once.
+matrix products may take their operands in another type, bfloat16 for `--use_bf16`; what they give
+is cast back at once.
 """
 
 import collections
@@ -41,7 +41,7 @@ class BasicLSTMCell:
     Args:
       size: number of units.
       forget_bias: a number added to the gate f.
-      product_type: the type in which matrix products take their factors, if not that of the inputs.
+      product_type: the type of the operands of matrix products, if not that of the inputs.
     """
 
     def __init__(self, size, forget_bias=1.0, product_type=None):
@@ -206,7 +206,7 @@ def dropout_mask(shape, layer, keep_prob, dtype):
 
 
 def number_type(flags):
-    """Returns the name of a run's number type: that of the factors of its matrix products."""
+    """Returns the name of a run's number type: that of the operands of its matrix products."""
     if flags.use_bf16:
         return "bfloat16"
     return "float16" if flags.use_fp16 else "float32"
@@ -218,7 +218,7 @@ def state_type(number_type):
 
 
 def product(a, b):
-    """Returns the matrix product in the type of `a`; both factors are taken in the type of `b`."""
+    """Returns the matrix product in the type of `a`; both operands are taken in the type of `b`."""
     return tf.cast(tf.matmul(tf.cast(a, b.dtype), b), a.dtype)
 
 
@@ -234,7 +234,7 @@ Logits.__doc__ = """The logits matmul(output, softmax_w) + softmax_b, which nobo
 
 Whoever takes them decides how: softmax_logits in plain operations, the fast loss together with the
 softmax and the gradients of both. Shapes are [n, size], [size, vocab_size] and [vocab_size]; the
-product takes its factors in product_type.
+product takes its operands in product_type.
 """
 
 

@@ -161,12 +161,14 @@ class Run:
     def show_results(self):
         """Prints the results of a finished run; history.csv is there afterwards if it was lost."""
         self.save_history(self.position.history)
-        best_path = self._worker.first_says(lambda: self.best_path(self.position.history))
+        best_path = self._worker.first_says(
+            lambda: self.best_path(self.position.history, self._found)
+        )
         monitor.print_results(self.folder, self.position, self.max_max_epoch, best_path)
 
-    def best_path(self, results):
+    def best_path(self, results, known=None):
         """Returns the checkpoint of the best of the epochs done, or None; see of_best_epoch."""
-        best = checkpoint.of_best_epoch(self.folder, results, self._damaged, self._found)
+        best = checkpoint.of_best_epoch(self.folder, results, self._damaged, known)
         return best and best.path
 
     @contextlib.contextmanager
@@ -215,7 +217,10 @@ class Run:
     def _print_start(self, session):
         """Prints what is about to run, on what, and where it begins or goes on."""
         plan = self.plan
-        monitor.print_start(plan, self._raw_data, machine.description(session), self.folder)
+        num_parameters = sum(v.shape.num_elements() for v in tf.trainable_variables())
+        monitor.print_start(
+            plan, self._raw_data, num_parameters, machine.description(session), self.folder
+        )
         notes = machine.notes(plan.number_type, plan.flags.rnn_mode)
         notes += how_it_is_read(
             plan.corpus.folder, self._raw_data, plan.source.vocabulary, plan.config.vocab_size,
@@ -248,12 +253,12 @@ class Run:
             + command
         )
 
-    def save(self, position, save_variables):
+    def save(self, position, values):
         """Writes a checkpoint, removes those that are no longer needed, and returns its path.
 
         Args:
           position: the checkpoint.Position.
-          save_variables: a function that writes the variables at the path that it is given.
+          values: {name of a variable: array}.
 
         Raises:
           UserError: it cannot be written; the checkpoints on disk stay.
@@ -263,7 +268,7 @@ class Run:
             with self.saving():
                 self.checkpoint_path = checkpoint.save(
                     self.folder, self._facts, position, self.plan.source.vocabulary,
-                    save_variables,
+                    values,
                 )
                 checkpoint.prune(self.folder, self._damaged)
             return self.checkpoint_path
@@ -505,10 +510,7 @@ class Training:
             if not np.isfinite(value).all():
                 raise FloatingPointError(f"{name} is not finite any more")
         state = worker.all_rows(position.state)
-        path = self._run.save(
-            dataclasses.replace(position, state=state),
-            lambda path: checkpoint.write_variables(path, values),
-        )
+        path = self._run.save(dataclasses.replace(position, state=state), values)
         self.position = position
         self._saved_at = time.perf_counter()
         return path

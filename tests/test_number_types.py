@@ -77,7 +77,7 @@ def test_products_are_16_bit_and_what_accumulates_is_32_bit(rnn_mode, flag, flag
 
 @pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
 def test_gradients_in_bfloat16(rnn_mode, flags):
-    """Each is that of the NumPy reference, as far as factors of 8 binary digits allow."""
+    """Each is that of the NumPy reference, as far as operands of 8 binary digits allow."""
     flags.rnn_mode = rnn_mode
     flags.use_bf16 = True
     config = type("WideConfig", (NarrowConfig,), {"vocab_size": 30})()

@@ -508,7 +508,7 @@ def test_folder_that_went_away_is_named(tmp_path, corpus):
     with opened(tmp_path, corpus) as this_run:
         shutil.rmtree(tmp_path / "some")
         with pytest.raises(UserError, match=f"cannot save in {tmp_path}/some: No such file"):
-            this_run.save(checkpoint.Position(), lambda path: None)
+            this_run.save(checkpoint.Position(), {})
 
 
 def test_what_cannot_be_written_is_named(tmp_path, corpus):

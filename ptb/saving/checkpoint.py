@@ -79,7 +79,7 @@ class Damaged(Exception):
     """A checkpoint is not what was written; the message names the file."""
 
 
-def save(folder, facts, position, vocabulary, save_variables):
+def save(folder, facts, position, vocabulary, values):
     """Writes the next checkpoint of a run's folder and returns its path.
 
     It counts as written, and has its name, only when it has been read back.
@@ -87,7 +87,7 @@ def save(folder, facts, position, vocabulary, save_variables):
     Args:
       folder: the run's folder.
       facts, position, vocabulary: see Checkpoint.
-      save_variables: a function that writes the variables at the path that it is given.
+      values: {name of a variable: array}.
 
     Raises:
       OSError, tf.errors.OpError: it cannot be written; nothing of it is left.
@@ -98,7 +98,7 @@ def save(folder, facts, position, vocabulary, save_variables):
     path = _path(folder, number)
     with files.whole(path) as unfinished:
         os.mkdir(unfinished)
-        save_variables(os.path.join(unfinished, VARIABLES))
+        write_variables(os.path.join(unfinished, VARIABLES), values)
         write(unfinished, facts, position, vocabulary)
         try:
             read(unfinished)
@@ -313,10 +313,11 @@ def read_variables(path):
 
 
 def write_variables(path, values):
-    """Writes variables {name: array} as a `tf.train.Saver` does, at the path that it takes.
+    """Writes variables {name: array} at a path, the bytes that a `tf.train.Saver` writes there.
 
     The session is one of its own: a worker's has to tell the others meanwhile that it is there.
     """
+    values = dict(sorted(values.items()))
     with tf.Graph().as_default() as graph, tf.device("/cpu:0"):
         tensors = [tf.placeholder(value.dtype, value.shape) for value in values.values()]
         save = tf.raw_ops.SaveV2(

@@ -25,7 +25,7 @@ def facts_of(config, flags, number_type, texts, init_from):
     Args:
       config: the configuration.
       flags: the script's flags.
-      number_type: the name of the type in which matrix products take their factors.
+      number_type: the name of the type in which matrix products take their operands.
       texts: {part of the corpus: (path of its file, its word ids)}.
       init_from: the checksum of the first weights; None where they are drawn.
     """

@@ -17,12 +17,13 @@ WARM_UP = 10  # steps that are left out of every forecast, because the first one
 FORECAST_AT = 100  # steps after which the length of the run is said
 
 
-def print_start(plan, raw_data, machine, folder):
+def print_start(plan, raw_data, num_parameters, machine, folder):
     """Prints what is about to run, on what, and where it saves.
 
     Args:
       plan: the plan.Plan.
       raw_data: what reader.ptb_raw_data returned for it.
+      num_parameters: how many numbers the model's variables have.
       machine: what computes, in words.
       folder: the run's folder.
     """
@@ -31,7 +32,7 @@ def print_start(plan, raw_data, machine, folder):
     train, valid, test = (f"{len(ids):,}" for ids in texts)
     print(
         f"Configuration {flags.config.lower()}: {config.num_layers} x {config.hidden_size} units, "
-        f"{plan.num_weights:,} parameters, {flags.rnn_mode} mode, {plan.number_type}, "
+        f"{num_parameters:,} parameters, {flags.rnn_mode} mode, {plan.number_type}, "
         f"seed {flags.seed}\n"
         f"Corpus {corpus.folder} ({corpus.kind}): {train} words to train on, {valid} valid, "
         f"{test} test, {num_types:,} types\n"
