@@ -267,8 +267,7 @@ class Run:
         def write():
             with self.saving():
                 self.checkpoint_path = checkpoint.save(
-                    self.folder, self._facts, position, self.plan.source.vocabulary,
-                    values,
+                    self.folder, self._facts, position, self.plan.source.vocabulary, values
                 )
                 checkpoint.prune(self.folder, self._damaged)
             return self.checkpoint_path
