@@ -261,9 +261,8 @@ def test_after_a_refused_start_the_folder_is_free(script, corpus, tmp_path):
     assert kept.value and (tmp_path / "tst-old-1").exists()
 
 
-@pytest.mark.parametrize("closed", [
-    pytest.param("2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-",
-])
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(closed, corpus, tmp_path):
     process = in_shell(
         f"PYTHON lstm.py --config tst --data_path {corpus} --save_path {tmp_path} {closed}"

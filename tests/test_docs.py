@@ -192,8 +192,15 @@ def named(pages):
     return [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in pages]
 
 
+# The other pages take longer, and other tests do what their commands do.
+QUICK = ["README.md", "ptb/docs/averages.md"]
+
+
 @needs_bash
-@pytest.mark.parametrize("page", named(filter(blocks, PAGES)))
+@pytest.mark.parametrize("page", [
+    pytest.param(*page.values, id=page.id, marks=[pytest.mark.slow] * (page.id not in QUICK))
+    for page in named(filter(blocks, PAGES))
+])
 def test_commands_run(page, project, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     run_blocks(page, False, project, tmp_path, capsys)

@@ -159,8 +159,9 @@ def test_signatures_say_what_they_take_and_give(ask):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag, number_type", [
-    pytest.param("--use_fp16", "float16", marks=pytest.mark.slow), ("--use_bf16", "bfloat16"),
+    ("--use_fp16", "float16"), ("--use_bf16", "bfloat16"),
 ])
 def test_run_of_16_bits_is_served_in_32(flag, number_type, corpus, tmp_path):
     train(models.TinyConfig, corpus, tmp_path, flag)
@@ -218,6 +219,7 @@ def test_vocabulary_without_unk(trained, tmp_path):
     np.testing.assert_allclose(log_prob, model.log_prob(texts), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_average_is_served(mixture, corpus, tmp_path, capsys):
     """Of models of other sizes, number types and rows; the signatures are those of one model."""
     runs = [str(path) for path in mixture]
@@ -250,6 +252,7 @@ def test_average_of_two_is_served_to_rounding(trained, mixture, corpus, tmp_path
                 assert_same(words, p, model.next_words(text, 5))
 
 
+@pytest.mark.slow
 def test_best_epoch_leaves(corpus, tmp_path):
     """Of a run whose learning rate is a hundred times larger in the second epoch."""
     fields = {"max_max_epoch": 2, "lr_decay": 100.0, "max_epoch": 1}

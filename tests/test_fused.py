@@ -233,7 +233,7 @@ def test_a_wrong_cudnn_layer_is_not_used(seeming_gpu, monkeypatch):
 @pytest.mark.parametrize("number_type", [
     "float32", *(pytest.param(flag, marks=pytest.mark.slow) for flag in ("use_fp16", "use_bf16")),
 ])
-@pytest.mark.parametrize("mode", ["fused", "basic"])
+@pytest.mark.parametrize("mode", ["fused", pytest.param("basic", marks=pytest.mark.slow)])
 def test_on_a_gpu_nothing_of_a_step_is_scattered(mode, number_type, flags, monkeypatch, request):
     """A deterministic scatter runs on the host; the embedding, which is there, alone has one.
 

@@ -180,6 +180,7 @@ def test_says_why_a_gpu_is_not_used(case, reason, script, corpus, tmp_path, monk
     assert "Test Perplexity" in process.stdout
 
 
+@pytest.mark.slow
 def test_tensorflow_itself_is_asked_why(tmp_path, monkeypatch):
     """A card of NVIDIA's without a driver; TensorFlow's own words are understood."""
     if os.path.exists("/proc/driver/nvidia"):

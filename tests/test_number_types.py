@@ -34,7 +34,7 @@ class NarrowConfig(models.TinyConfig):
 
 
 @BOTH
-@pytest.mark.parametrize("rnn_mode", ["basic", "fused"])
+@pytest.mark.parametrize("rnn_mode", [pytest.param("basic", marks=pytest.mark.slow), "fused"])
 @pytest.mark.parametrize("keep_prob", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_trains_like_float32(keep_prob, rnn_mode, flag, flags):
     flags.rnn_mode = rnn_mode
@@ -119,9 +119,8 @@ def test_run_and_its_checkpoint(flag, script, corpus, tmp_path):
     assert np.exp(-log_prob / words) == pytest.approx(float(test), abs=6e-4)
 
 
-@pytest.mark.parametrize("flag", [
-    pytest.param("use_fp16", marks=pytest.mark.slow), "use_bf16",
-])
+@pytest.mark.slow
+@BOTH
 def test_stopped_in_mid_epoch_and_continued(flag, corpus, tmp_path, monkeypatch):
     """The state and all else goes on: the run ends with the variables of one never stopped."""
     config = type("SomeConfig", (models.TinyConfig,), {"max_max_epoch": 2, "keep_prob": 0.6})

@@ -41,7 +41,7 @@ def chinese():
     ]
 
 
-@pytest.mark.parametrize("prefix", ["", "ptb."])
+@pytest.mark.parametrize("prefix", [pytest.param("", marks=pytest.mark.slow), "ptb."])
 def test_chinese_end_to_end(prefix, chinese, tmp_path, capsys):
     """Trained, scored and generated, with the vocabulary the corpus has."""
     corpus = write(tmp_path / "语料", chinese, prefix)

@@ -108,7 +108,9 @@ def assert_agree(printed, expected):
     return printed
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [
+    signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+])
 def test_stopped_by_a_signal_and_continued(
     signum, text, unbroken, script, tmp_path, monkeypatch, capsys
 ):
@@ -120,9 +122,14 @@ def test_stopped_by_a_signal_and_continued(
         after_step(follower, step, *args)
 
     monkeypatch.setattr(configs, "SomeConfig", SomeConfig, raising=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(run.Follower, "after_step", ask_and_go_on)
-        stopped = script("--config", "some", "--data_path", text, "--save_path", tmp_path)
+    # Where the tests run in the background, Ctrl-C is ignored.
+    before = signal.signal(signum, signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(run.Follower, "after_step", ask_and_go_on)
+            stopped = script("--config", "some", "--data_path", text, "--save_path", tmp_path)
+    finally:
+        signal.signal(signum, before)
     assert stopped.returncode == 128 + signum
     path = tmp_path / "some" / "checkpoint-000001"
     assert stopped.stderr == f"lstm.py: stopped; the same command goes on from {path}\n"
