@@ -41,13 +41,13 @@ from ptb.terminal.quiet import session_config, tf
 MOST_DIFFERENCE = {"float64": 0.01, "float32": 0.01, "float16": 0.01, "bfloat16": 0.03}
 
 
-def fast_layer(state_type, product_type):
+def fast_layer(data_type, product_type):
     """Returns the layer to use, given the types of the state and of the operands of products.
 
     A graph gets the one for the device on which it is built. Variables, state and masks are those
     of the other one as well, so that a run may go on on another device.
     """
-    if gpu.is_visible() and why_not_cudnn(state_type, product_type) is None:
+    if gpu.is_visible() and why_not_cudnn(data_type, product_type) is None:
         return cudnn_layer
     return lstm_layer
 
@@ -151,14 +151,14 @@ def cudnn_params(kernel, bias, forget_bias):
 
 
 @functools.cache
-def why_not_cudnn(state_type, product_type, layer=cudnn_layer):
+def why_not_cudnn(data_type, product_type, layer=cudnn_layer):
     """Returns why cuDNN's layer is not to be used here, in a phrase; None where it is good.
 
     A layer of a few units is computed both ways, forward and gradients, once in a process. That
     tells a wrong number from a rounded one, and finds libraries that do not fit together.
 
     Args:
-      state_type: the type of inputs and state.
+      data_type: the type of inputs and state.
       product_type: the type of the operands of products.
       layer: what takes the place of cudnn_layer.
     """
@@ -167,7 +167,7 @@ def why_not_cudnn(state_type, product_type, layer=cudnn_layer):
     shapes = [num_steps, batch_size, n], [n + size, 4 * size], [4 * size], *[[batch_size, size]] * 2
     values = [rng.normal(size=shape) for shape in (*shapes, [num_steps, batch_size, size], [size])]
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
-        inputs, kernel, bias, c, h, *weights = [tf.constant(v, state_type) for v in values]
+        inputs, kernel, bias, c, h, *weights = [tf.constant(v, data_type) for v in values]
         args = [inputs, tf.cast(kernel, product_type), bias, c, h]
         results = []
         for function in lstm_layer, layer:

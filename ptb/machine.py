@@ -4,7 +4,7 @@ import os
 import sys
 
 from ptb import fused, gpu
-from ptb.rnn import state_type
+from ptb.rnn import data_type
 from ptb.terminal.quiet import tf
 
 
@@ -52,7 +52,7 @@ def notes(number_type, rnn_mode):
                 "The GPU takes the operands of float32 products as TF32; NVIDIA_TF32_OVERRIDE=0 in "
                 "the environment prevents that."
             )
-        reason = rnn_mode == "fused" and fused.why_not_cudnn(state_type(number_type), number_type)
+        reason = rnn_mode == "fused" and fused.why_not_cudnn(data_type(number_type), number_type)
         if reason:
             lines.append(f"The fast mode does without cuDNN's LSTM, and is slower: {reason}.")
         return lines

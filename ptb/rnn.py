@@ -212,7 +212,7 @@ def number_type(flags):
     return "float16" if flags.use_fp16 else "float32"
 
 
-def state_type(number_type):
+def data_type(number_type):
     """Returns the name of the type of activations and of the state in a run of a number type."""
     return "float16" if number_type == "float16" else "float32"
 
@@ -278,7 +278,7 @@ class Network:
         self._config = config
         self._scope_name = scope
         self._product_type = tf.as_dtype(number_type)
-        self._data_type = tf.as_dtype(state_type(number_type))
+        self._data_type = tf.as_dtype(data_type(number_type))
         self._cell = MultiRNNCell([
             BasicLSTMCell(config.hidden_size, forget_bias=0.0, product_type=self._product_type)
             for _ in range(config.num_layers)

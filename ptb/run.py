@@ -20,7 +20,7 @@ import numpy as np
 from ptb import cluster, machine
 from ptb.evaluate import perplexity, text_perplexity
 from ptb.reader import corpus_files, has_other_space, how_it_is_read
-from ptb.rnn import LSTMStateTuple, state_type
+from ptb.rnn import LSTMStateTuple, data_type
 from ptb.saving import checkpoint, files, history, identity
 from ptb.saving.checkpoint import Position
 from ptb.terminal import monitor
@@ -94,7 +94,7 @@ def _as_json(position):
 
 def _from_json(fields, plan):
     """Returns the Position that _as_json wrote, for a planned run."""
-    dtype = state_type(plan.number_type)
+    dtype = data_type(plan.number_type)
     results = tuple(history.EpochResult(*result) for result in fields["history"])
     state = fields["state"] and tuple((*np.asarray(pair, dtype),) for pair in fields["state"])
     return Position(**{**fields, "history": results, "state": state})

@@ -192,17 +192,17 @@ def test_weights_are_packed_as_cudnn_documents_it():
         assert models.difference(value, right) < 1e-12
 
 
-@pytest.mark.parametrize("state_type, product_type, tolerance", [
+@pytest.mark.parametrize("data_type, product_type, tolerance", [
     ("float64", "float64", 1e-12), ("float32", "float32", 1e-5), ("float16", "float16", 5e-3),
     ("float32", "bfloat16", 0.015),
 ])
 def test_cudnn_layer_and_its_gradients(
-    state_type, product_type, tolerance, seeming_gpu, monkeypatch
+    data_type, product_type, tolerance, seeming_gpu, monkeypatch
 ):
     """Against the plain layer, up to the rounding of the type."""
     monkeypatch.setitem(fused.MOST_DIFFERENCE, product_type, tolerance)
-    assert fused.why_not_cudnn(state_type, product_type) is None
-    assert fused.fast_layer(state_type, product_type) is fused.cudnn_layer
+    assert fused.why_not_cudnn(data_type, product_type) is None
+    assert fused.fast_layer(data_type, product_type) is fused.cudnn_layer
 
 
 def test_a_wrong_cudnn_layer_is_not_used(seeming_gpu, monkeypatch):

@@ -117,11 +117,11 @@ def test_trains_like_the_processor(config, rnn_mode, number_type, on_processor, 
 @pytest.mark.parametrize("number_type", NUMBER_TYPES)
 def test_cudnn_is_trusted(number_type, has_gpu):
     """Where it is not, a run says why, and is slower; here that is a failure."""
-    state_type, factor_type = {
+    data_type, product_type = {
         "float32": ("float32", "float32"), "use_fp16": ("float16", "float16"),
         "use_bf16": ("float32", "bfloat16"),
     }[number_type]
-    assert fused.why_not_cudnn(state_type, factor_type) is None
+    assert fused.why_not_cudnn(data_type, product_type) is None
 
 
 @pytest.mark.gpu

@@ -54,7 +54,7 @@ def test_trains_like_float32(keep_prob, rnn_mode, flag, flags):
 def test_products_are_16_bit_and_what_accumulates_is_32_bit(rnn_mode, flag, flags):
     flags.rnn_mode = rnn_mode
     flags[flag].value = True
-    product_type, state_type = {
+    product_type, data_type = {
         "use_fp16": (tf.float16, tf.float16), "use_bf16": (tf.bfloat16, tf.float32)
     }[flag]
     with models.built(models.TinyConfig(), list(range(30)) * 4, count=1) as (_, model):
@@ -65,7 +65,7 @@ def test_products_are_16_bit_and_what_accumulates_is_32_bit(rnn_mode, flag, flag
         assert {op.outputs[0].dtype for op in products} == {product_type}
         assert {v.dtype.base_dtype for v in tf.trainable_variables()} == {tf.float32}
         states = [*tf.nest.flatten(model.initial_state), *tf.nest.flatten(model.final_state)]
-        assert {tensor.dtype for tensor in states} == {state_type}
+        assert {tensor.dtype for tensor in states} == {data_type}
         assert model.cost.dtype == model.loss.dtype == tf.float32
         grads = tf.gradients(model.cost, tf.trainable_variables())
         assert {tf.convert_to_tensor(grad).dtype for grad in grads} == {tf.float32}
