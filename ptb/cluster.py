@@ -260,17 +260,18 @@ class Member(Worker):
             for wait in [*self._waits]:
                 wait[0] += passed
                 if wait[0] > LOOK and gone & before:
-                    self._give_up(f"{self._names(gone & before)} is gone; {AGAIN}")
+                    self.give_up(f"{self._names(gone & before)} is gone; {AGAIN}")
                 if wait[0] >= self._patience:
                     silent = self._names(i for i, _ in self._unreachable()) or "another worker"
-                    self._give_up(
+                    self.give_up(
                         f"{silent} did not answer within {self._within}; {AGAIN}, or raise "
                         "--wait_minutes"
                     )
         threading.Event().wait()
         del server  # It is kept until here, and nobody ever comes here.
 
-    def _give_up(self, message):
+    def give_up(self, message):
+        """Ends this process, whose session would wait forever, with a line and exit status 2."""
         clear = "\r\033[K" if sys.stderr.isatty() else ""
         message = self._failure or message
         print(f"{clear}{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
@@ -279,7 +280,7 @@ class Member(Worker):
 
     def compare(self, facts):
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
-        facts = {**facts, "a GPU": has_gpu, **_checksums_of_code()}
+        facts = {**facts, "a GPU": has_gpu, **checksums_of_code()}
         told = [json.loads(message) for message in self._tell(json.dumps(facts))]
         different = [
             f"{self._name(i)} has {name} {theirs.get(name)!r}, and worker 0 {told[0].get(name)!r}"
@@ -360,7 +361,7 @@ class Member(Worker):
             return None, False
         seconds = time.perf_counter() - self._agreed_at
         until_next = min(max(int(AGREE * self._steps / seconds), 1), 2 * self._next)
-        signals, saves, steps = self._exchange(signum or 0, is_due, until_next).T.tolist()
+        signals, saves, steps = self.exchange(signum or 0, is_due, until_next).T.tolist()
         self._agreed_at, self._steps, self._next = time.perf_counter(), 0, steps[0]
         return max(signals) or None, bool(saves[0])
 
@@ -481,7 +482,7 @@ class Member(Worker):
         with tf.device("/cpu:0"):
             return tf.raw_ops.CollectiveGather(input=tensor, shape=shape, **self._collective())
 
-    def _exchange(self, *numbers):
+    def exchange(self, *numbers):
         """Returns three whole numbers of each worker, [number, 3]."""
         return self._session.run(self._all_words, {self._own_word: [numbers]})
 
@@ -496,7 +497,7 @@ class Member(Worker):
         data = message.encode(errors="backslashreplace")
         states = [BUSY]
         while BUSY in states:
-            states, sizes, _ = self._exchange(state, len(data), 0).T
+            states, sizes, _ = self.exchange(state, len(data), 0).T
         # TensorFlow cannot gather what is empty.
         numbers = np.frombuffer(data.ljust(max(sizes) // 4 * 4 + 4), np.int32)
         with tf.Graph().as_default():
@@ -517,7 +518,7 @@ class Member(Worker):
 
         def say():
             while not done.wait(ROUND):
-                self._exchange(BUSY, 0, 0)
+                self.exchange(BUSY, 0, 0)
 
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             said = executor.submit(say)
@@ -645,7 +646,7 @@ def _host_and_port(address):
     return host.strip("[]"), int(port)
 
 
-def _checksums_of_code():
+def checksums_of_code():
     """Returns {file: checksum} of the code that all workers must share.
 
     configs.py is not among it, since the values of the configuration are compared themselves.

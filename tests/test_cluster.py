@@ -177,14 +177,14 @@ def test_slow_worker_0_is_waited_for(together, monkeypatch):
     given_up, said = [], []
     monkeypatch.setattr(cluster, "ROUND", 0.1)
     monkeypatch.setattr(cluster, "LOOK", 0.02)
-    monkeypatch.setattr(cluster.Member, "_give_up", lambda _, message: given_up.append(message))
-    exchange = cluster.Member._exchange
+    monkeypatch.setattr(cluster.Member, "give_up", lambda _, message: given_up.append(message))
+    exchange = cluster.Member.exchange
 
     def counted(worker, *numbers):
         said.append(numbers)
         return exchange(worker, *numbers)
 
-    monkeypatch.setattr(cluster.Member, "_exchange", counted)
+    monkeypatch.setattr(cluster.Member, "exchange", counted)
 
     def slow():
         while said.count((cluster.BUSY, 0, 0)) < 10:
@@ -279,7 +279,7 @@ def test_worker_that_has_drifted_is_named(together):
     ({"tensorflow": "2.16.2"}, "has tensorflow '2.16.2', and worker 0 '2.21.0'"),
 ])
 def test_workers_that_differ_are_named_on_all(facts, expected, together, monkeypatch):
-    monkeypatch.setattr(cluster, "_checksums_of_code", lambda: {})
+    monkeypatch.setattr(cluster, "checksums_of_code", lambda: {})
     same = {"seed": 1, "config.hidden_size": 2, "ids.train": "a",
             "tensorflow": "2.21.0", "ptb/rnn.py": "a"}
     addresses = launcher.free_addresses(3)
