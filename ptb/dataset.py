@@ -110,6 +110,10 @@ def _why_no_corpus(data_path):
         return f"{data_path}: {error.strerror}; make it readable"
     if not names:
         return f"{data_path} is empty; it needs train.txt, valid.txt and test.txt"
+    for name in names:
+        folder = os.path.join(data_path, name)
+        if all(map(os.path.exists, corpus_files(folder))):
+            return f"{data_path} has no corpus, but {folder} has one; name that folder"
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     return f"{data_path} has {shown}; name the texts train.txt, valid.txt and test.txt"
 

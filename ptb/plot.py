@@ -33,6 +33,7 @@ import numpy as np
 
 from ptb.saving import files
 from ptb.saving.history import CSV
+from ptb.saving.tutorial import hint_of_runs
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import columns, counted
@@ -84,7 +85,9 @@ def read_history(folder):
             raise ValueError
         rows = [list(map(float, row)) for row in rows]
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; name a folder that lstm.py saved in") from error
+        raise UserError(
+            f"{path}: {error.strerror}; name a folder that lstm.py saved in{hint_of_runs(folder)}"
+        ) from error
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is not what lstm.py wrote; start the run again") from error
     if not rows:

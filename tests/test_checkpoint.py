@@ -317,7 +317,7 @@ def test_nothing_whole_is_found_and_none_removed(two):
     for number in 1, 2:
         damage(two / f"checkpoint-{number:06d}" / "state.npz", "truncated")
     assert checkpoint.newest(str(two)) == (None, {1, 2})
-    with pytest.raises(UserError, match="run: no checkpoint there is whole$"):
+    with pytest.raises(UserError, match="run: no checkpoint there is whole; train it again"):
         checkpoint.find(str(two))
     assert len(os.listdir(two)) == 2
 

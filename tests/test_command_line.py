@@ -417,7 +417,7 @@ def test_only_configurations_come_along(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text, where", [
     ("x = 1\nimport json\njson.loads('{')\n", "edited.py, line 3: JSONDecodeError"),
-    ("\nx = [\n", "edited.py, line 2: SyntaxError"),
+    ("\nx = [\n", "edited.py, line 2: SyntaxError: '[' was never closed; fix the file"),
     ("import broken_library\n", "edited.py, line 1: SyntaxError"),
     ("\nimport nowhere_to_be_found\n", "edited.py, line 2: ModuleNotFoundError"),
     ("\0", "edited.py"),

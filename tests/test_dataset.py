@@ -236,6 +236,9 @@ def test_sample_is_the_sample_however_it_is_named(capsys):
     (["wiki.valid.tokens", "wiki.train.tokens"],
      "my-corpus has wiki.train.tokens, wiki.valid.tokens; name the texts train.txt, valid.txt and"),
     (["input.txt", ".DS_Store"], "my-corpus has input.txt; name the texts train.txt"),
+    (["a", "c/train.txt"], "my-corpus has a, c; name the texts"),
+    (["a", "c/train.txt", "c/valid.txt", "c/test.txt"],
+     "my-corpus has no corpus, but {}/my-corpus/c has one; name that folder"),
     (list("abcdefg"), "my-corpus has a, b, c, d, e, …; name the texts"),
 ])
 def test_named_folder_without_a_corpus(names, said, tmp_path, server, monkeypatch):
@@ -244,8 +247,10 @@ def test_named_folder_without_a_corpus(names, said, tmp_path, server, monkeypatc
     if names is not None:
         folder.mkdir()
         for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("")
-    with pytest.raises(UserError, match=f"^--data_path: {tmp_path}/{re.escape(said)}"):
+    said = re.escape(said.format(tmp_path))
+    with pytest.raises(UserError, match=f"^--data_path: {tmp_path}/{said}"):
         dataset.find_corpus(str(folder), explicit=True)
     assert server.asked == []
 

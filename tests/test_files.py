@@ -211,7 +211,7 @@ def test_folder_is_made_and_left_empty(tmp_path):
 def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for path in tmp_path / "file", tmp_path / "file" / "small":
-        with pytest.raises(UserError, match=f"--save_path: cannot write to {path} "):
+        with pytest.raises(UserError, match=f"--save_path: {path} is a file, or inside one"):
             files.make_folder(path)
 
 

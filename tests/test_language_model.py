@@ -603,6 +603,8 @@ def test_unknown_words_are_named(trained, capsys):
     (["generate", "{trained}", "--prompt", "a", "--temperature", "hot"], "invalid float value"),
     (["generate", "{trained}", "--prompt", "a", "--temperature", "-1"], "temperature is -1"),
     (["generate", "{trained}"], "required: --prompt; --help shows the use"),
+    (["next", "{trained}", "--prompt", "the", "cat"],
+     "unrecognized arguments: cat (several words of a prompt need quotes around them); --help"),
     (["generate", "{trained}", "--prompt", "a", "--temp", "1"], "unrecognized arguments: --temp"),
     (["score", "{trained}", "{nothing}"], "nothing: No such file or directory"),
     (["score", "{trained}", "{trained}"], "Is a directory"),

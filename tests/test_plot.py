@@ -404,5 +404,8 @@ def test_importing_loads_no_tensorflow():
 def test_mistakes_are_named(two, tmp_path):
     with pytest.raises(UserError, match="nowhere/history.csv: No such file"):
         plot.draw([str(tmp_path / "nowhere")], tmp_path / "curves.png")
+    (tmp_path / "small-sample" / "checkpoint-000001").mkdir(parents=True)
+    with pytest.raises(UserError, match="lstm.py saved in; there is .*/small-sample$"):
+        plot.draw([str(tmp_path / "small")], tmp_path / "curves.png")
     with pytest.raises(UserError, match="cannot write .*nowhere/curves.png: No such file"):
         plot.draw(two, tmp_path / "nowhere" / "curves.png")

@@ -188,12 +188,13 @@ def test_help(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize("args, message", [
     (["--confg", "medium"], "Unknown command line flag 'confg'"),
     (["--use_fp16", "false"], "unexpected word 'false'"),
-    (["--seed", "one"], "--seed=one"),
+    (["--seed", "one"], "flag --seed=one: it takes a number; --help lists the flags"),
+    (["--save_minutes", "soon"], "flag --save_minutes=soon: it takes a number; --help"),
     (["--seed", "-1"], "--seed=-1"),
     (["--rnn_mode", "cudnn"], "--rnn_mode=cudnn: value should be one of <fused\\|basic>"),
     (["--config", "smal"], "smal: unknown; configs.py has small, medium, large, tst"),
     (["--config", "tst", "--data_path", "nowhere"], "--data_path: nowhere: No such file"),
-    (["--config", "tst", "--save_path", "/dev/null"], "--save_path: cannot write to /dev/null "),
+    (["--config", "tst", "--save_path", "/dev/null"], "--save_path: /dev/null is a file, or in"),
 ])
 def test_mistakes_get_one_line(args, message, script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -213,6 +214,7 @@ def test_corpus_too_short_gets_one_line(script, corpus, tmp_path):
     ("keep_prob = 0.35", "keep_prob = 0,35", r"LargeConfig.keep_prob is \(0, 35\), not a number"),
     ("keep_prob = 0.35", "keep_prob = 0.3.5", r"lstm.py: edited.py, line \d\d: SyntaxError: .*; f"),
     ("keep_prob = 0.35", "keep_prob = half", r"edited.py, line \d\d: NameError: .*'half'.*; fix"),
+    ("Config:", ":", "--config large: unknown; edited.py has none; the name of a configuration"),
     ("class LargeConfig", "class HugeConfig", "--config large: unknown; edited.py has small, med"),
 ])
 def test_mistakes_in_configs_get_one_line(old, new, message, tmp_path, monkeypatch, capsys):

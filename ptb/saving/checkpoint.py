@@ -237,7 +237,9 @@ def find(path, best=False):
     for _ in tries(path):
         last, damaged = newest(path)
         if damaged and not last:
-            raise UserError(f"{path}: no checkpoint there is whole")
+            raise UserError(
+                f"{path}: no checkpoint there is whole; train it again with lstm.py --restart"
+            )
         if not last or not best:
             return last
         history = last.position.history

@@ -273,6 +273,8 @@ def make_folder(path):
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--save_path: {path} is a file, or inside one; name a folder") from error
     except OSError as error:
         raise UserError(f"--save_path: cannot write to {path} ({error.strerror})") from error
     return path

@@ -75,20 +75,22 @@ def _of_most_steps(folder):
     """Returns the path of the checkpoint of most steps in a folder; UserError where none is."""
     found = glob.glob(os.path.join(glob.escape(folder), "*.index"))
     if not found:
-        runs = filter(is_run, _beside_or_within(folder))
-        runs = sorted(runs, key=lambda run: (not run.startswith(folder), run))[:3]
-        hint = f"; there is {', '.join(runs)}" if runs else ""
         raise UserError(
-            f"{folder}: no trained model there; lstm.py trains one in Out/<config>{hint}"
+            f"{folder}: no trained model there; lstm.py trains one in Out/<config>"
+            f"{hint_of_runs(folder)}"
         )
     newest = max(found, key=lambda name: [int(number) for number in re.findall("[0-9]+", name)])
     return newest.removesuffix(".index")
 
 
-def _beside_or_within(path):
-    """Returns the paths beside a path, and those in it."""
+def hint_of_runs(path):
+    """Returns the end of a message which names up to three runs that are in a folder or beside it.
+
+    Those in it come first. Where there are none, it is empty.
+    """
     path = os.path.normpath(path)
-    return [
-        found for folder in (os.path.dirname(path), path)
-        for found in glob.glob(os.path.join(glob.escape(folder), "*"))
+    runs = [
+        run for folder in (path, os.path.dirname(path))
+        for run in sorted(glob.glob(os.path.join(glob.escape(folder), "*"))) if is_run(run)
     ]
+    return f"; there is {', '.join(runs[:3])}" if runs else ""

@@ -9,6 +9,7 @@ import importlib.util
 import math
 import numbers
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -55,6 +56,8 @@ OTHER_NAMES = {  # {a flag of other scripts: the field of a configuration that i
     "bptt": "num_steps",
     "batch": "batch_size",
 }
+# what Python says of a flag's value that is no number, or not a whole one
+PYTHONS_WORDS = re.compile("invalid literal for int.*|could not convert string to float.*")
 LARGEST = 2**31 - 1  # the largest int32, which word ids are, and sizes in many operations
 # The fields that are positive numbers.
 POSITIVE = ("init_scale", "learning_rate", "max_grad_norm", "keep_prob", "lr_decay")
@@ -91,7 +94,8 @@ def _parse(argv):
         field = OTHER_NAMES.get(field, field)
         if field in (*WHOLE, *POSITIVE):
             hints.append(f"{field} is set in configs.py")
-        raise UserError("; ".join([str(error), *hints, "--help lists the flags"])) from error
+        problem = PYTHONS_WORDS.sub("it takes a number", str(error))
+        raise UserError("; ".join([problem, *hints, "--help lists the flags"])) from error
     if rest:
         raise UserError(f"unexpected word '{rest[0]}': flags are written --name=value")
 
@@ -202,6 +206,8 @@ class Parser(argparse.ArgumentParser):
         help_ = "--help"
         if "required: " in message and "--average_with" in self._words:
             message += " (--average_with takes all words that follow it; name it last)"
+        if re.match("unrecognized arguments: [^-]", message):
+            message += " (several words of a prompt need quotes around them)"
         if message.endswith("required: command"):
             message += f", one of {', '.join(self._commands.choices)}"
             help_ = f"{self.prog} --help"
@@ -297,10 +303,12 @@ def import_edited(name):
         file = importlib.util.find_spec(name).origin
         lines = [at.lineno for at in traceback.extract_tb(error.__traceback__)
                  if at.filename == file]
+        said = str(error)
         if isinstance(error, SyntaxError) and error.filename == file:
             lines.append(error.lineno)
+            said = error.msg  # The rest of what it says is the line.
         where = f"{name}.py, line {lines[-1]}" if lines else f"{name}.py"
-        message = f"{where}: {type(error).__name__}: {error}; fix the file"
+        message = f"{where}: {type(error).__name__}: {said}; fix the file"
         sys.exit(_failed(script, message))
 
 
@@ -331,7 +339,7 @@ def get_config(name, module):
             and key not in classes and key[0] != "_" and value.__module__ == module.__name__
         ]
         raise UserError(
-            f"--config {name}: unknown; {file} has {', '.join(known)}"
+            f"--config {name}: unknown; {file} has {', '.join(known) or 'none'}"
             + (f"; the name of a configuration ends with Config, unlike {', '.join(others)}"
                if others else "")
         )
