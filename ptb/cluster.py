@@ -45,7 +45,7 @@ from ptb.terminal.progress import Line
 from ptb.terminal.quiet import session_config, tf
 
 READY, BUSY, FAILED = range(3)  # what a worker says of itself before each message
-AGREE = 0.5  # seconds between two steps after which the workers agree whether to save or stop
+AGREE = 5  # steps, after each of which the workers agree whether to save or stop
 LOOK = 2.0  # seconds between two looks at whether the other workers are there
 CONNECT = 2.0  # seconds in which a worker that is there takes a connection
 ROUND = 1.0  # seconds after which a busy worker says once more that it is there
@@ -55,7 +55,6 @@ ADDRESS = re.compile(r"(\[[^]]+\]|[^:\s]+):\d+")
 REFUSED = "Connection refused"
 AGAIN = "start the same commands again on all workers"
 
-_ports = set()  # which this process has opened as a worker
 _here = threading.local()  # Like TensorFlow's default graph, the worker is that of a thread.
 
 
@@ -172,6 +171,8 @@ class Worker:
     def agree(self, signum, is_due):
         """Returns (signal, whether to save) on which all agree; to be called after every step.
 
+        It is (None, False) after a step that is not one of every AGREE, as messages take time.
+
         Args:
           signum: the signal that asks this worker to stop, or None.
           is_due: whether it is time to save; worker 0 is asked.
@@ -198,8 +199,7 @@ class Member(Worker):
         self._patience = patience
         self._within = f"{patience:g} seconds"
         self._keys = itertools.count(1)  # one for whatever needs all workers, in the same order
-        self._steps, self._next = 0, 1  # steps since all last agreed, and after which they do again
-        self._agreed_at = time.perf_counter()
+        self._steps = itertools.count()
         self.can_tell = True  # whether the others still wait for a message, and not for a step
         self._server = self._start_server()
         self.target = self._server.target
@@ -210,7 +210,7 @@ class Member(Worker):
         # A server cannot be stopped, and deleting it might take forever; so this thread keeps it.
         threading.Thread(target=self._watch, args=[self._server], daemon=True).start()
         with tf.Graph().as_default():
-            self._own_word = tf.placeholder(tf.int32, [1, 3])
+            self._own_word = tf.placeholder(tf.int32, [1, 2])
             self._all_words = self._gathered(self._own_word)
             self._session = self._opened()
 
@@ -355,14 +355,9 @@ class Member(Worker):
             )
 
     def agree(self, signum, is_due):
-        # Messages cost time, so they are exchanged every AGREE seconds, as worker 0 counts them.
-        self._steps += 1
-        if self._steps < self._next:
+        if next(self._steps) % AGREE:
             return None, False
-        seconds = time.perf_counter() - self._agreed_at
-        until_next = min(max(int(AGREE * self._steps / seconds), 1), 2 * self._next)
-        signals, saves, steps = self.exchange(signum or 0, is_due, until_next).T.tolist()
-        self._agreed_at, self._steps, self._next = time.perf_counter(), 0, steps[0]
+        signals, saves = self.exchange(signum or 0, is_due).T.tolist()
         return max(signals) or None, bool(saves[0])
 
     def add_up(self, gradients):
@@ -407,33 +402,24 @@ class Member(Worker):
         hosts += [_host_and_port(address)[0] for address in self._addresses]
         os.environ["no_grpc_proxy"] = ",".join(filter(None, dict.fromkeys(hosts)))
         port = _host_and_port(self._addresses[self.index])[1]
-        if port in _ports:
+        try:  # TensorFlow does not say why it cannot open a port, and shares it with some.
+            socket.create_server(("", port)).close()
+        except OSError as error:
             raise UserError(
-                "this process was a worker before, and TensorFlow's server cannot be stopped; "
-                "start a new process (in a notebook, restart the kernel)"
-            )
-        try:
-            server = tf.train.Server(
-                tf.train.ClusterSpec({"worker": self._addresses}), job_name="worker",
-                task_index=self.index, config=self.options(),
-            )
-            _ports.add(port)
-            print(
-                f"Worker {self.index} of {self.number}. Its port {port} is open to every network "
-                "of this machine, and whoever reaches it can run anything here."
-            )
-            return server
-        except tf.errors.OpError as error:
-            reason = error.message.splitlines()[-1]
-            with contextlib.suppress(OverflowError), socket.socket() as probe:
-                try:
-                    probe.bind(("", port))
-                except OSError as refused:
-                    reason = refused.strerror
-            raise UserError(
-                f"{self._name(self.index)}: port {port} cannot be opened here ({reason}); name "
-                "another one in the TF_CONFIG of all workers"
+                f"{self._name(self.index)}: port {port} cannot be opened here "
+                f"({os.strerror(error.errno)}); name another one in the TF_CONFIG of all workers, "
+                "or start a new process where this one was a worker before (in a notebook, restart "
+                "the kernel)"
             ) from error
+        server = tf.train.Server(
+            tf.train.ClusterSpec({"worker": self._addresses}), job_name="worker",
+            task_index=self.index, config=self.options(),
+        )
+        print(
+            f"Worker {self.index} of {self.number}. Its port {port} is open to every network of "
+            "this machine, and whoever reaches it can run anything here."
+        )
+        return server
 
     def _wait_for_all(self):
         """Returns when every other worker's port is open; UserError after self._patience."""
@@ -483,7 +469,7 @@ class Member(Worker):
             return tf.raw_ops.CollectiveGather(input=tensor, shape=shape, **self._collective())
 
     def exchange(self, *numbers):
-        """Returns three whole numbers of each worker, [number, 3]."""
+        """Returns two whole numbers of each worker, [number, 2]."""
         return self._session.run(self._all_words, {self._own_word: [numbers]})
 
     def _tell(self, message="", state=READY):
@@ -497,7 +483,7 @@ class Member(Worker):
         data = message.encode(errors="backslashreplace")
         states = [BUSY]
         while BUSY in states:
-            states, sizes, _ = self.exchange(state, len(data), 0).T
+            states, sizes = self.exchange(state, len(data)).T
         # TensorFlow cannot gather what is empty.
         numbers = np.frombuffer(data.ljust(max(sizes) // 4 * 4 + 4), np.int32)
         with tf.Graph().as_default():
@@ -518,7 +504,7 @@ class Member(Worker):
 
         def say():
             while not done.wait(ROUND):
-                self.exchange(BUSY, 0, 0)
+                self.exchange(BUSY, 0)
 
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             said = executor.submit(say)
@@ -619,26 +605,22 @@ def read_tf_config(text):
     require(are_objects, "has a cluster or a task that is not a JSON object")
     for job, addresses in cluster.items():
         require(isinstance(addresses, list), f"has no list of addresses for {job}")
-        is_known = not addresses or job in JOBS
+        is_known = job in JOBS or not addresses
         require(is_known, f"names a {job}, which this program does not have")
     addresses = [address for job in JOBS for address in cluster.get(job, [])]
     num_chiefs = len(addresses) - len(cluster.get("worker", []))
     require(num_chiefs < 2, "names more than one chief")
     for address in addresses:
         is_address = isinstance(address, str) and ADDRESS.fullmatch(address)
-        require(is_address, f"has the address {address!r}, which is not host:port")
-        is_port = 0 < _host_and_port(address)[1] < 1 << 16
-        require(is_port, f"has the address {address!r}, whose port is not between 1 and 65535")
+        is_address = is_address and 0 < _host_and_port(address)[1] < 1 << 16
+        require(is_address, f"has the address {address!r}, which is not host:port (1 to 65535)")
         require(addresses.count(address) == 1, f"names {address} more than once")
-    job, index = task.get("type"), task.get("index", 0)
-    is_job = job in JOBS and cluster.get(job)
-    require(is_job, f"has a task of type {job!r}, and the cluster has no such job")
-    if isinstance(index, str) and index.isdecimal():
-        index = int(index)
-    is_index = type(index) is int and 0 <= index < len(cluster[job])
-    number = f"the cluster has {len(cluster[job])} of type {job}"
-    require(is_index, f"has task index {index!r}; {number}")
-    return addresses, index + (num_chiefs if job == "worker" else 0)
+    job, index = task.get("type"), str(task.get("index", 0))
+    numbers = [str(i) for i in range(len(cluster.get(job, [])))] if job in JOBS else []
+    require(numbers, f"has a task of type {job!r}, and the cluster has no such job")
+    there = f"the cluster has {len(numbers)} of type {job}"
+    require(index in numbers, f"has task index {index}; {there}")
+    return addresses, int(index) + (num_chiefs if job == "worker" else 0)
 
 
 def _host_and_port(address):

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -29,9 +30,10 @@ LAUNCHED = "PTB_LAUNCHED"  # set in the environment of workers whose stdin the l
 def launch(command, number):
     """Starts a command as so many workers on this machine, and returns the worst exit status.
 
-    What worker 0 prints is shown as it is; what others write on stderr, and worker 0 does not, is
-    shown at the end. Signals are passed on to all workers. When one has failed, the others have
-    GRACE seconds to end as well; when this process is gone, they stop by themselves.
+    What worker 0 prints is shown as it is. What another one writes on stderr is shown at the end if
+    it has ended in another way than worker 0, which otherwise says the same. Signals are passed on
+    to all workers. When one has failed, the others have GRACE seconds to end as well; when this
+    process is gone, they stop by themselves.
 
     Args:
       command: the words after the name of Python.
@@ -43,24 +45,18 @@ def launch(command, number):
     addresses = free_addresses(number)
     ports = ", ".join(address.split(":")[1] for address in addresses)
     print(f"Each worker opens a port to every network of this machine: {ports}.")
-    processes, readers, written, before = [], [], [[] for _ in range(number)], {}
+    processes, written, before = [], [tempfile.TemporaryFile() for _ in range(number)], {}
     try:
         for index, resources in enumerate(_shares(number)):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            # Worker 0 shows its live line where this process is on a terminal.
-            on_terminal = index == 0 and sys.stderr.isatty() and hasattr(os, "openpty")
-            errors, into = os.openpty() if on_terminal else os.pipe()
             processes.append(subprocess.Popen(
                 [sys.executable, *command],
                 env={**os.environ, **resources, "TF_CONFIG": json.dumps(task), LAUNCHED: "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL if index else None,
-                stderr=into,
+                stderr=written[index] if index else None,
                 start_new_session=True,  # A terminal's Ctrl-C then comes to this process alone.
             ))
-            os.close(into)
-            readers.append(threading.Thread(target=_read, args=[errors, written[index], not index]))
-            readers[-1].start()
         if threading.current_thread() is threading.main_thread():
             for signum in STOP_SIGNALS:
                 if signal.getsignal(signum) not in (signal.SIG_IGN, None):
@@ -77,12 +73,12 @@ def launch(command, number):
             signal.signal(signum, handler)  # A notebook goes on after this.
         for process in processes:
             process.stdin.close()
-    for reader in readers:
-        reader.join()
-    for index in range(1, number):
-        for line in written[index]:
-            if not any(line in earlier for earlier in written[:index]):
+    for index, (process, file) in enumerate(zip(processes, written)):
+        file.seek(0)
+        if process.returncode != processes[0].returncode:
+            for line in file.read().decode(errors="backslashreplace").splitlines():
                 print(f"worker {index}: {line}", file=sys.stderr)
+        file.close()
     # A process that a signal ended has the status -signum in Python, and 128 + signum in a shell.
     return max(128 - p.returncode if p.returncode < 0 else p.returncode for p in processes)
 
@@ -93,25 +89,6 @@ def _send(processes, signum):
         # Windows sends Ctrl-C to every process of a terminal by itself, and has no other signals.
         with contextlib.suppress(ValueError):
             process.send_signal(signum)
-
-
-def _read(descriptor, lines, shown):
-    """Reads what a worker writes on stderr until it ends; shows it at once, if asked to.
-
-    Args:
-      descriptor: what it is read from.
-      lines: a list to which its lines are added.
-      shown: whether it is shown.
-    """
-    text = b""
-    with contextlib.suppress(OSError):  # A terminal whose other side is closed gives this error.
-        while part := os.read(descriptor, 1 << 16):
-            text = (text + part)[-1 << 16 :]  # A live line is written over and over again.
-            if shown:
-                sys.stderr.write(part.decode("utf-8", "backslashreplace"))
-                sys.stderr.flush()
-    os.close(descriptor)
-    lines += text.decode("utf-8", "backslashreplace").replace("\033[K", "").splitlines()
 
 
 def end_with_it():
