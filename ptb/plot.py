@@ -289,13 +289,14 @@ def draw(folders, output):
         _finish_perplexities(matplotlib, axes, handles, labels)
 
 
-def draw_averages(perplexities, output):
+def draw_averages(perplexities, output, beside=()):
     """Writes a picture with the perplexity of averages by the number of models.
 
     Args:
       perplexities: {name of a text: [(that of the average of the first models, that of the last of
         these alone)] for one model, for two, and so on}.
       output: the file to write.
+      beside: [(name, perplexity of each text in order)] of others, which get dashed lines.
 
     Raises:
       UserError: matplotlib is missing, or `output` cannot be written.
@@ -315,6 +316,13 @@ def draw_averages(perplexities, output):
                 f"{text}: {_shown(averaged[-1])} by the average of {counted(len(pairs), 'model')}; "
                 f"each model alone (×): {_shown(alone.min())} to {_shown(alone.max())}"
             )
+        for (name, *values), line in zip(beside, itertools.cycle(("--", ":", "-."))):
+            handles.append(tuple(
+                axes.plot([1, len(pairs)], [value] * 2, color=f"C{number}", linestyle=line)[0]
+                for number, value in enumerate(values)
+            ))
+            shown = (f"{text} {_shown(value)}" for text, value in zip(perplexities, values))
+            labels.append(_in_rows(f"{name}: {', '.join(shown)}", LEGEND_WIDTH))
         axes.set(xlabel="number of models", title="Averages of models")
         _finish_perplexities(matplotlib, axes, handles, labels)
 
@@ -606,7 +614,7 @@ def _averages(args):
         averaged, alone = zip(*(pairs[-1] for pairs in perplexities.values()))
         shown = (f"{value:.3f}" for value in averaged + alone)
         print(number, *shown, trained.path, sep="\t", file=args.said)
-    draw_averages(perplexities, args.output)
+    draw_averages(perplexities, args.output, args.beside)
     print(f"Perplexities of averages in {args.output}", file=args.said)
 
 
@@ -652,6 +660,20 @@ def _units(args):
     print(f"Text coloured by {name} in {args.output}", file=args.said)
 
 
+class _Beside(argparse.Action):
+    """Adds a name and two perplexities to those given before."""
+
+    def __call__(self, parser, namespace, values, option=None):
+        name, *numbers = values
+        try:
+            numbers = [*map(float, numbers)]
+        except ValueError:
+            numbers = [math.nan]
+        if not all(1 <= number < LARGEST for number in numbers):
+            raise argparse.ArgumentError(self, f"{' '.join(values[1:])}: no two perplexities")
+        namespace.beside = [*namespace.beside, (name, *numbers)]
+
+
 def _unit_numbers(text):
     """Returns the numbers in a text such as 3,17."""
     try:
@@ -680,6 +702,9 @@ def _parser():
     averages.add_argument("--data_path", help="the folder of the corpus (simple-examples/data)")
     averages.add_argument("--best", action="store_true",
                           help="take the epoch with the lowest valid perplexity, not the last")
+    averages.add_argument("--beside", nargs=3, action=_Beside, default=[],
+                          metavar=("NAME", "VALID", "TEST"),
+                          help="draw these perplexities too; may be repeated")
 
     gates = command(_gates, "Draws what the units compute at each word of a sentence.", "gates.png")
     gates.add_model(of_one=True)

@@ -340,19 +340,24 @@ def test_perplexity_by_the_number_of_models(mixture, corpus, tmp_path, capsys):
 
 def test_what_the_picture_of_averages_shows(figures):
     pairs = {"valid": [(120.5, 120.5), (111.25, 121.0)], "test": [(115.0, 115.0), (99.0, np.inf)]}
-    plot.draw_averages(pairs, "x.png")
+    plot.draw_averages(pairs, "x.png", [("one medium", 87.0, 84.0), ("one large", 82.0, 78.0)])
     figure, = figures
     figure.canvas.draw()
     axes, = figure.axes
     drawn = [[*map(float, line.get_ydata())] for line in axes.get_lines()]
-    assert drawn == [[120.5, 111.25], [120.5, 121.0], [115.0, 99.0], [115.0, np.inf]]
+    assert drawn[:4] == [[120.5, 111.25], [120.5, 121.0], [115.0, 99.0], [115.0, np.inf]]
+    assert drawn[4:] == [[value, value] for value in (87, 84, 82, 78)]
     assert all([*line.get_xdata()] == [1, 2] for line in axes.get_lines())
     colours = [line.get_color() for line in axes.get_lines()]
     assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert colours[4:] == [colours[0], colours[2]] * 2
+    styles = [line.get_linestyle() for line in axes.get_lines()]
+    assert styles[4] == styles[5] != styles[6] == styles[7]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("number of models", "perplexity")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "valid: 111.25 by the average of 2 models; each model alone (×): 120.50 to 121.00",
         "test: 99.00 by the average of 2 models; each model alone (×): 115.00 to inf",
+        "one medium: valid 87.00, test 84.00", "one large: valid 82.00, test 78.00",
     ]
 
 
@@ -363,6 +368,8 @@ def test_what_the_picture_of_averages_shows(figures):
     (["{run}", "{none}", "--data_path", "{corpus}"], "none: no trained model there"),
     (["{run}", "{tutorials}", "--data_path", "{other}"], "only models with the same vocabulary"),
     (["{run}", "--data_path", "gs://corpus"], "gs://corpus is an address"),
+    (["{run}", "--beside", "medium", "87", "low"], "--beside: 87 low: no two perplexities"),
+    (["{run}", "--beside", "medium", "0.5", "84"], "--beside: 0.5 84: no two perplexities"),
     (["{run}", "{tutorials}", "--data_path", "{corpus}", "--best"], "which --best needs"),
     (["{run}", "--data_path", "{corpus}", "--output", "x.jpg"], "x.jpg: a picture's name ends in"),
 ])
