@@ -22,7 +22,7 @@ class SmallConfig:
 
 
 class MediumConfig:
-    """Drops half of the units, starts with smaller weights, looks back further: about 83."""
+    """Drops half of the units, starts with smaller weights, looks back further: about 84."""
 
     init_scale = 0.05
     learning_rate = 1.0

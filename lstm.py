@@ -125,7 +125,7 @@ class PTBModel:
                     outputs.append(cell_output)
                 outputs = tf.concat(outputs, 1)
             else:
-                # The fast mode computes a whole layer in one call, with the same numbers.
+                # The fast mode computes a whole layer in one call; its numbers differ by rounding.
                 outputs, state = cell.unroll(inputs, state)
         output = tf.reshape(outputs, [-1, size])  # a row for each word of the batch
 

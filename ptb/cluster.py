@@ -380,7 +380,10 @@ class Member(Worker):
         """Returns the UserError for an OpError that comes from another worker; else None."""
         text = error.message
         if "joining a group with size" in text:
-            return UserError("TF_CONFIG: the workers do not agree on how many they are")
+            return UserError(
+                "TF_CONFIG: the workers do not agree on how many they are; give all of them the "
+                "same cluster"
+            )
         for _ in range(20):  # A process may take seconds to end.
             gone = self._names(i for i, why in self._unreachable() if why == REFUSED)
             if gone:

@@ -101,7 +101,7 @@ def _why_no_corpus(data_path):
     if os.path.normpath(data_path) == DEFAULT_PATH:
         return f"{data_path} has no corpus; leave the flag out, and PTB is downloaded"
     if not os.path.exists(data_path):
-        return f"{data_path}: No such file or directory"
+        return f"{data_path}: no such folder; name that of train.txt, valid.txt and test.txt"
     if not os.path.isdir(data_path):
         return f"{data_path} is a file; name the folder of train.txt, valid.txt and test.txt"
     try:

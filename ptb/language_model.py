@@ -42,7 +42,10 @@ WORDS_A_STEP = 5  # number of words of each of them that are read in one step
 LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
 MATRICES = ("softmax_w", "embedding")  # the matrices in which each word has a vector
 NO_WORDS = "no words to score; put one sentence on a line"
-NOT_FINITE = "the model's numbers are not finite: its training diverged; train anew"
+NOT_FINITE = (
+    "the model's numbers are not finite: its training diverged; lower learning_rate or "
+    "max_grad_norm in configs.py, and train anew"
+)
 
 
 class LineScore(typing.NamedTuple):
@@ -463,7 +466,7 @@ class LanguageModel:
     def _text_losses(self, ids):
         """Returns the loss (nats) of every word of a text but the first, its state carried."""
         if len(ids) < 2:
-            raise UserError("a single word: nothing to score, as the first is not")
+            raise UserError("a single word: the first of a text is not scored; give more")
         losses = []
         for model in self._texts:
             model.input.data = ids

@@ -123,7 +123,7 @@ def _readable_text(file):
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: {corpus_notes.what_is_not_utf8(file)}") from error
     except OSError as error:
-        raise UserError(f"{name}: {error.strerror}; it must be a readable text") from error
+        raise UserError(f"{name}: {error.strerror}; name a text that can be read") from error
     if num_marks:
         print(f"{name}: byte order marks within the text were left out.", file=sys.stderr)
 
@@ -190,7 +190,8 @@ def word_ids(words, word_to_id, name, line=1):
         word_id = word_to_id.get(word, unknown)
         if word_id is None:
             raise UserError(
-                f"{name}, line {line}: '{word}' is not in the vocabulary, which has no {UNK} either"
+                f"{name}, line {line}: '{word}' is not in the vocabulary, which has no {UNK} "
+                "either; use words that its corpus has"
             )
         yield word_id
         line += word == EOS

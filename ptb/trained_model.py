@@ -40,7 +40,8 @@ def read_models(folders, data_path=None, best=False):
             if word != others_word:
                 raise UserError(
                     "only models with the same vocabulary have an average: word "
-                    f"{number:,} {_is(word)} in {first.path} and {_is(others_word)} in {other.path}"
+                    f"{number:,} {_is(word)} in {first.path} and {_is(others_word)} in "
+                    f"{other.path}; leave one of them out"
                 )
     return models
 

@@ -231,7 +231,7 @@ def test_sample_is_the_sample_however_it_is_named(capsys):
 
 
 @pytest.mark.parametrize("names, said", [
-    (None, "my-corpus: No such file or directory"),
+    (None, "my-corpus: no such folder; name that of train.txt, valid.txt and test.txt"),
     ([], "my-corpus is empty; it needs train.txt, valid.txt and test.txt"),
     (["wiki.valid.tokens", "wiki.train.tokens"],
      "my-corpus has wiki.train.tokens, wiki.valid.tokens; name the texts train.txt, valid.txt and"),

@@ -610,7 +610,7 @@ def test_unknown_words_are_named(trained, capsys):
     (["score", "{trained}", "{trained}"], "Is a directory"),
     (["score", "{trained}", "{empty}/text"], "no words to score"),
     (["score", "{trained}", "{empty}/bytes"], "bytes: line 2 is not UTF-8"),
-    (["score", "--stream", "{trained}", "{empty}/word"], "a single word: nothing to score"),
+    (["score", "--stream", "{trained}", "{empty}/word"], "a single word: the first of a text"),
     (["next", "{trained}", "--prompt", "a", "--data_path", "x"], "has its own vocabulary"),
     (["similar", "{trained}", "--word", "W1"], "'W1' is not in the vocabulary; write it as"),
     (["similar", "{trained}", "--word", "w1", "--top_k", "0"], "top_k is 0; it must be at least 1"),
@@ -773,7 +773,7 @@ def test_vocabulary_without_unk(without_unk, tmp_path):
     ]:
         with pytest.raises(UserError, match=f"{message}.*") as error:
             ask()
-        assert str(error.value).endswith("which has no <unk> either")
+        assert str(error.value).endswith("no <unk> either; use words that its corpus has")
     (tmp_path / "train.txt").write_text("a b c d e \n")
     with pytest.raises(UserError, match="has 6 word types, and .* 4: it was trained on another"):
         LanguageModel.load(str(tmp_path), str(tmp_path))
@@ -911,7 +911,8 @@ def test_first_difference_of_vocabularies_is_named(change, message, trained, tmp
                              str(trained), str(other)])
     assert status.value.code == 2
     assert capsys.readouterr().err == (
-        f"language_model.py: only models with the same vocabulary have an average: {expected}\n"
+        f"language_model.py: only models with the same vocabulary have an average: {expected}; "
+        "leave one of them out\n"
     )
 
 

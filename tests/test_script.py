@@ -193,7 +193,7 @@ def test_help(script, tmp_path, monkeypatch):
     (["--seed", "-1"], "--seed=-1"),
     (["--rnn_mode", "cudnn"], "--rnn_mode=cudnn: value should be one of <fused\\|basic>"),
     (["--config", "smal"], "smal: unknown; configs.py has small, medium, large, tst"),
-    (["--config", "tst", "--data_path", "nowhere"], "--data_path: nowhere: No such file"),
+    (["--config", "tst", "--data_path", "nowhere"], "--data_path: nowhere: no such folder"),
     (["--config", "tst", "--save_path", "/dev/null"], "--save_path: /dev/null is a file, or in"),
 ])
 def test_mistakes_get_one_line(args, message, script, tmp_path, monkeypatch):

@@ -276,7 +276,10 @@ def make_folder(path):
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"--save_path: {path} is a file, or inside one; name a folder") from error
     except OSError as error:
-        raise UserError(f"--save_path: cannot write to {path} ({error.strerror})") from error
+        raise UserError(
+            f"--save_path: cannot write to {path} ({error.strerror}); make that possible, or name "
+            "another folder"
+        ) from error
     return path
 
 

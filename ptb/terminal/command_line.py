@@ -39,7 +39,7 @@ WHOLE = {  # the fields of a configuration that are whole numbers, with the smal
 }
 TUTORIALS_FLAGS = {  # {what an error says of a flag of the tutorial: what it is here}
     "'model'": "it is --config here",
-    "'num_gpus'": "GPUs are used without a flag; python -m ptb.cluster starts a worker for each",
+    "'num_gpus'": "a GPU is used without a flag; ptb/docs/workers.md says how to use several",
     "--rnn_mode=block": "the tutorial's block mode is fused here",
     "--rnn_mode=cudnn": "the tutorial's cudnn mode is fused here",
 }
