@@ -22,7 +22,7 @@ class SmallConfig:
 
 
 class MediumConfig:
-    """Drops half of the units, starts with smaller weights, looks back further: about 84."""
+    """Has three times the units and the epochs, drops half of the units: test perplexity 84."""
 
     init_scale = 0.05
     learning_rate = 1.0
@@ -39,7 +39,7 @@ class MediumConfig:
 
 
 class LargeConfig:
-    """Has more units, keeps fewer of them, bounds the gradients less tightly: about 78."""
+    """Has more units, keeps fewer of them, bounds gradients less: in the tutorial about 78."""
 
     init_scale = 0.04
     learning_rate = 1.0

@@ -30,7 +30,7 @@ def in_shell(command, **environment):
 
 @pytest.mark.parametrize("args, hint", [
     (["--model", "small"], "it is --config here"),
-    (["--num_gpus=2"], "python -m ptb.cluster starts a worker for each"),
+    (["--num_gpus=2"], "a GPU is used without a flag; ptb/docs/workers.md says"),
     (["--rnn_mode", "block"], "the tutorial's block mode is fused here"),
     (["--rnn_mode", "cudnn"], "the tutorial's cudnn mode is fused here"),
     (["--learning_rate", "0.5"], "learning_rate is set in configs.py"),
@@ -73,7 +73,7 @@ def test_assigned_data_path_is_never_downloaded_to(flags, tmp_path, monkeypatch)
     """As in a notebook: FLAGS.data_path = "typo"."""
     monkeypatch.chdir(tmp_path)
     flags.data_path = "typo"
-    with pytest.raises(lstm.command_line.UserError, match="--data_path: typo: No such file"):
+    with pytest.raises(lstm.command_line.UserError, match="--data_path: typo: no such folder"):
         lstm.main([])
     assert os.listdir(tmp_path) == []
 
