@@ -47,7 +47,7 @@ from ptb.terminal.quiet import session_config, tf
 READY, BUSY, FAILED = range(3)  # what a worker says of itself before each message
 AGREE = 5  # steps, after each of which the workers agree whether to save or stop
 LOOK = 2.0  # seconds between two looks at whether the other workers are there
-CONNECT = 2.0  # seconds in which a worker that is there takes a connection
+CONNECT = 3.0  # seconds for a connection; Windows takes two to say that nobody is there
 ROUND = 1.0  # seconds after which a busy worker says once more that it is there
 LINGER = 1.0  # seconds for which a worker that ends still answers the others
 JOBS = ("chief", "master", "worker")  # in TF_CONFIG, in the order of their workers' numbers
@@ -109,16 +109,6 @@ def add_up(gradients):
     one for each occurrence of a word.
     """
     return this_worker().add_up(gradients)
-
-
-def in_turn(function):
-    """Returns the function such that of several workers, one after the other calls it."""
-
-    @functools.wraps(function)
-    def called(*args, **kwargs):
-        return this_worker().in_turn(lambda: function(*args, **kwargs))
-
-    return called
 
 
 class Worker:
@@ -198,20 +188,23 @@ class Member(Worker):
         self._addresses = addresses
         self._patience = patience
         self._within = f"{patience:g} seconds"
-        self._keys = itertools.count(1)  # one for whatever needs all workers, in the same order
+        # Each operation has a number, which all workers count in the same order. Messages have
+        # their own, as a worker may fail when the others have built more of a graph than it has.
+        self._keys, self._message_keys = itertools.count(1 << 20), itertools.count(1)
         self._steps = itertools.count()
         self.can_tell = True  # whether the others still wait for a message, and not for a step
         self._server = self._start_server()
         self.target = self._server.target
         self._wait_for_all()
-        self._waits = []  # of each session.run of now, how many seconds it takes already
+        self._waits = {}  # of each session.run of now, in a list, how many seconds it takes already
         self._failure = None  # why this worker fails, which nobody may hear any more
         self.has_ended = threading.Event()
-        # A server cannot be stopped, and deleting it might take forever; so this thread keeps it.
-        threading.Thread(target=self._watch, args=[self._server], daemon=True).start()
+        self.last_word = threading.Lock()  # for whoever ends this process; it is never given back
+        # A server cannot be stopped, and deleting it might take forever; this thread keeps us both.
+        threading.Thread(target=self._watch, daemon=True).start()
         with tf.Graph().as_default():
             self._own_word = tf.placeholder(tf.int32, [1, 2])
-            self._all_words = self._gathered(self._own_word)
+            self._all_words = self._gathered(self._own_word, self._message_keys)
             self._session = self._opened()
 
     def options(self):
@@ -232,11 +225,11 @@ class Member(Worker):
 
         def watched(*args, **kwargs):
             wait = [0.0]
-            self._waits.append(wait)
+            self._waits[id(wait)] = wait
             try:
                 return run(*args, **kwargs)
             finally:
-                self._waits.remove(wait)
+                del self._waits[id(wait)]
 
         session.run = watched
 
@@ -245,7 +238,7 @@ class Member(Worker):
         self.watch(session)
         return session
 
-    def _watch(self, server):
+    def _watch(self):
         """Ends this process with a line when another worker is gone, or does not answer.
 
         TensorFlow says so itself where the two have talked in the same operation before. Otherwise
@@ -257,7 +250,7 @@ class Member(Worker):
             # While this process is halted, the time does not count.
             passed = min(time.monotonic() - last, LOOK + CONNECT * self.number)
             last = time.monotonic()
-            for wait in [*self._waits]:
+            for wait in [*self._waits.values()]:
                 wait[0] += passed
                 if wait[0] > LOOK and gone & before:
                     self.give_up(f"{self._names(gone & before)} is gone; {AGAIN}")
@@ -268,10 +261,10 @@ class Member(Worker):
                         "--wait_minutes"
                     )
         threading.Event().wait()
-        del server  # It is kept until here, and nobody ever comes here.
 
     def give_up(self, message):
         """Ends this process, whose session would wait forever, with a line and exit status 2."""
+        self.last_word.acquire()
         clear = "\r\033[K" if sys.stderr.isatty() else ""
         message = self._failure or message
         print(f"{clear}{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
@@ -323,6 +316,7 @@ class Member(Worker):
 
     def spread(self, session, variables):
         self._tell()  # Who has failed until here is heard.
+        self.can_tell = False
         # The session's own graph may be finalized.
         with tf.Graph().as_default(), tf.device("/cpu:0"):
             values, received = [], []
@@ -339,7 +333,6 @@ class Member(Worker):
                 received = wire.run(received, feed_dict)
         for variable, value in zip(variables, received):
             session.run(variable.initializer, {variable.initializer.inputs[1]: value})
-        self.can_tell = False
 
     def check(self, values):
         digest = hashlib.sha256()
@@ -384,14 +377,15 @@ class Member(Worker):
                 "TF_CONFIG: the workers do not agree on how many they are; give all of them the "
                 "same cluster"
             )
-        for _ in range(20):  # A process may take seconds to end.
+        until = time.monotonic() + 10  # A process may take seconds to end.
+        while time.monotonic() < until:
             gone = self._names(i for i, why in self._unreachable() if why == REFUSED)
             if gone:
                 return UserError(f"{gone} is gone; {AGAIN}")
             time.sleep(0.25)
-        if isinstance(error, tf.errors.UnavailableError):
-            return UserError(f"the workers cannot talk to each other; {AGAIN}")
-        return None
+        broken = tf.errors.UnavailableError, tf.errors.CancelledError, tf.errors.AbortedError
+        is_broken = isinstance(error, broken)
+        return UserError(f"the workers cannot talk to each other; {AGAIN}") if is_broken else None
 
     def say_why(self, error):
         """Tells the others, who wait for a message, of the UserError that ends this worker."""
@@ -455,21 +449,23 @@ class Member(Worker):
     def _names(self, workers):
         return " and ".join(map(self._name, workers))
 
-    def _collective(self, group=1):
+    def _collective(self, group=1, keys=None):
         """Returns the arguments of the next collective operation.
 
         Args:
           group: the number of a group of devices, which are of one kind: processors, or others.
+          keys: where its number comes from; those of training by default.
         """
-        return {
-            "group_size": self.number, "group_key": group, "instance_key": next(self._keys),
-        }
+        key = next(keys or self._keys)
+        return {"group_size": self.number, "group_key": group, "instance_key": key}
 
-    def _gathered(self, tensor):
+    def _gathered(self, tensor, keys=None):
         """Returns the tensors of all workers, one after the other."""
         shape = [self.number * tensor.shape[0], *tensor.shape[1:]]
         with tf.device("/cpu:0"):
-            return tf.raw_ops.CollectiveGather(input=tensor, shape=shape, **self._collective())
+            return tf.raw_ops.CollectiveGather(
+                input=tensor, shape=shape, **self._collective(keys=keys)
+            )
 
     def exchange(self, *numbers):
         """Returns two whole numbers of each worker, [number, 2]."""
@@ -491,7 +487,7 @@ class Member(Worker):
         numbers = np.frombuffer(data.ljust(max(sizes) // 4 * 4 + 4), np.int32)
         with tf.Graph().as_default():
             own = tf.placeholder(tf.int32, [1, *numbers.shape])
-            everything = self._gathered(own)
+            everything = self._gathered(own, self._message_keys)
             with self._opened() as wire:
                 received = wire.run(everything, {own: numbers[None]})
         messages = [row.tobytes()[:size].decode() for row, size in zip(received, sizes)]
@@ -506,8 +502,11 @@ class Member(Worker):
         done = threading.Event()
 
         def say():
-            while not done.wait(ROUND):
-                self.exchange(BUSY, 0)
+            try:
+                while not done.wait(ROUND):
+                    self.exchange(BUSY, 0)
+            except tf.errors.OpError as error:  # The function may take minutes more.
+                self.give_up(str(self.explain(error) or error))
 
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             said = executor.submit(say)
@@ -574,6 +573,7 @@ def joining(tf_config, patience):
         raise cause from error
     finally:
         del _here.worker
+        worker.last_word.acquire()
         worker.has_ended.set()
         time.sleep(LINGER)
 

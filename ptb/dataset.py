@@ -11,7 +11,6 @@ import typing
 import urllib.request
 import zlib
 
-from ptb import cluster
 from ptb.reader import corpus_files
 from ptb.saving import files
 from ptb.terminal.errors import UserError
@@ -53,7 +52,6 @@ class DownloadError(Exception):
     """What came is not PTB; the message says why."""
 
 
-@cluster.in_turn  # Two workers on one machine are not to download the corpus at once.
 def find_corpus(data_path, explicit, is_on_sample=False):
     """Returns the Corpus to train on, and prints what a reader of the results must know of it.
 

@@ -7,7 +7,6 @@ What they do together is in cluster.py.
 
 import contextlib
 import json
-import math
 import os
 import random
 import signal
@@ -23,7 +22,8 @@ from ptb.terminal.errors import STOP_SIGNALS, UserError
 from ptb.terminal.progress import counted
 from ptb.terminal.quiet import tf
 
-GRACE = 30  # seconds that the others get to end when one worker has failed
+GRACE = 30  # seconds that the others get to end when one worker has ended
+KILLED = 137  # exit status of a process that the system, or somebody, has killed
 LAUNCHED = "PTB_LAUNCHED"  # set in the environment of workers whose stdin the launcher holds open
 
 
@@ -31,9 +31,9 @@ def launch(command, number):
     """Starts a command as so many workers on this machine, and returns the worst exit status.
 
     What worker 0 prints is shown as it is. What another one writes on stderr is shown at the end if
-    it has ended in another way than worker 0, which otherwise says the same. Signals are passed on
-    to all workers. When one has failed, the others have GRACE seconds to end as well; when this
-    process is gone, they stop by themselves.
+    it has ended in another way than worker 0, or before it; otherwise worker 0 says the same.
+    Signals are passed on to all workers. When one has ended, the others have GRACE seconds to end
+    as well; when this process is gone, they stop by themselves.
 
     Args:
       command: the words after the name of Python.
@@ -61,26 +61,32 @@ def launch(command, number):
             for signum in STOP_SIGNALS:
                 if signal.getsignal(signum) not in (signal.SIG_IGN, None):
                     before[signum] = signal.signal(signum, lambda n, _: _send(processes, n))
-        failed_at = math.inf
-        while any(process.poll() is None for process in processes):
+        ended_at = {}  # {process: when}
+        while len(ended_at) < number:
             time.sleep(0.05)
-            if any(process.returncode for process in processes):
-                failed_at = min(failed_at, time.monotonic())
-            if time.monotonic() - failed_at > GRACE:
+            for process in processes:
+                if process.poll() is not None:
+                    ended_at.setdefault(process, time.monotonic())
+            if ended_at and time.monotonic() - min(ended_at.values()) > GRACE:
                 _send(processes, getattr(signal, "SIGKILL", signal.SIGTERM))
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)  # A notebook goes on after this.
         for process in processes:
             process.stdin.close()
+    # A process that a signal ended has the status -signum in Python, and 128 + signum in a shell.
+    statuses = [128 - p.returncode if p.returncode < 0 else p.returncode for p in processes]
     for index, (process, file) in enumerate(zip(processes, written)):
         file.seek(0)
-        if process.returncode != processes[0].returncode:
+        # A worker that ends as another one is gone outlives it by a second.
+        is_cause = ended_at[process] < ended_at[processes[0]] - 0.9
+        if statuses[index] != statuses[0] or is_cause:
             for line in file.read().decode(errors="backslashreplace").splitlines():
                 print(f"worker {index}: {line}", file=sys.stderr)
         file.close()
-    # A process that a signal ended has the status -signum in Python, and 128 + signum in a shell.
-    return max(128 - p.returncode if p.returncode < 0 else p.returncode for p in processes)
+    if min(statuses) == KILLED:
+        print("all workers were killed, as happens where memory runs out", file=sys.stderr)
+    return max(statuses)
 
 
 def _send(processes, signum):

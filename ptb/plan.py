@@ -108,11 +108,11 @@ def _find_corpus(flags):
     Where it was trained on the sample before, for want of PTB, PTB is not looked for once more.
     """
     folder = _folder_of(flags, dataset.Corpus(dataset.SAMPLE, "sample"))
-    is_on_sample = cluster.this_worker().first_says(
-        lambda: not flags.restart and checkpoint.is_run(folder)
-    )
+    worker = cluster.this_worker()
+    is_on_sample = worker.first_says(lambda: not flags.restart and checkpoint.is_run(folder))
     explicit = not flags["data_path"].using_default_value
-    return dataset.find_corpus(flags.data_path, explicit, is_on_sample)
+    # Two workers on one machine are not to download the corpus at once.
+    return worker.in_turn(lambda: dataset.find_corpus(flags.data_path, explicit, is_on_sample))
 
 
 def _folder_of(flags, corpus):
