@@ -47,8 +47,8 @@ def write_saved_model(model, folder):
     where the run was trained in 16 bits.
 
     Raises:
-      UserError: the folder is not empty, TensorFlow would take its name for a pattern, it cannot be
-        written (and nothing of it is left), or the model's numbers are not finite.
+      UserError: the folder is not empty, TensorFlow would take its name for a pattern, or it cannot
+        be written (and nothing of it is left).
     """
     path = os.path.abspath(files.local_path(folder))
     if files.PATTERN.search(path):
@@ -234,8 +234,8 @@ def _signature(inputs, outputs):
     )
 
 
-def _new_folder(path):
-    """Returns the path of a folder that can be written; the folders above it are made.
+def _new_folder(path, make=True):
+    """Returns the path of a folder that can be written; the folders above it are made, if asked to.
 
     Raises UserError where it is not empty, is a file, or they cannot be made.
     """
@@ -245,7 +245,8 @@ def _new_folder(path):
     try:
         if os.path.exists(path) and os.listdir(path):
             raise UserError(f"{path} is not empty; name another folder")
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        if make:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     return path
@@ -277,6 +278,7 @@ def _open(path):
 
 
 def _saved_model(args):
+    _new_folder(args.folder, make=False)  # Nobody waits for models to hear what is wrong there.
     with model_of(args) as model:
         write_saved_model(model, args.folder)
     print(f"SavedModel in {args.folder}")

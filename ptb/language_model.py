@@ -43,8 +43,8 @@ LONG_SENTENCE = 1000  # a sentence of more words is read as a text of its own
 MATRICES = ("softmax_w", "embedding")  # the matrices in which each word has a vector
 NO_WORDS = "no words to score; put one sentence on a line"
 NOT_FINITE = (
-    "the model's numbers are not finite: its training diverged; lower learning_rate or "
-    "max_grad_norm in configs.py, and train anew"
+    "what the model computes is not finite; lower learning_rate or max_grad_norm in configs.py, "
+    "and train anew"
 )
 
 
@@ -78,7 +78,7 @@ class LanguageModel:
 
     Attributes:
       vocabulary: the words, by id.
-      description: what was loaded, in one line; of several models there is one more for each.
+      description: what was loaded, in one line; of several models there is one for each besides.
       configs: the sizes of the network (num_layers, hidden_size, vocab_size and others), by the
         scope of its variables: {"Model": sizes}; the others of several are "Model_1", "Model_2" …
     """
@@ -117,22 +117,16 @@ class LanguageModel:
             scope: types.SimpleNamespace(**{**a_step, **model.config})
             for scope, model in zip(scopes, models)
         }
-        networks = [
+        self._networks = [
             rnn.Network(self.configs[scope], model.number_type, scope)
             for scope, model in zip(scopes, models)
         ]
-        self._network = network = rnn.average(networks)
+        self._network = network = rnn.average(self._networks)
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._one_word = _on_input(network, batch_size=1, num_steps=1)
             self._one_line = _on_input(network, batch_size=1, num_steps=WORDS_A_STEP)
             self._lines = _on_input(network, SENTENCES_AT_ONCE, WORDS_A_STEP)
-            # Each model reads a text by itself and so gives the very numbers that it gives alone:
-            # they depend a little on how many words are read side by side.
-            self._texts = [
-                _on_input(network, config.batch_size, config.num_steps)
-                for network, config in zip(networks, self.configs.values())
-            ]
             variables = tf.trainable_variables()
             self._variables = {variable.op.name: variable for variable in variables}
             self._opened = tf.Session(config=session_config())
@@ -168,6 +162,19 @@ class LanguageModel:
         """Raises UserError where several models are asked for what only one has."""
         if len(self.configs) > 1:
             raise UserError(f"{what} are of one model, not of an average; load one model alone")
+
+    @functools.cached_property
+    def _texts(self):
+        """The models on the rows and steps of their runs; only a text that is scored needs them.
+
+        Each model reads a text by itself and so gives the very numbers that it gives alone: they
+        depend a little on how many words are read side by side.
+        """
+        with self._graph.as_default():
+            return [
+                _on_input(network, config.batch_size, config.num_steps)
+                for network, config in zip(self._networks, self.configs.values())
+            ]
 
     @functools.cached_property
     def _one_step(self):
@@ -228,11 +235,11 @@ class LanguageModel:
         _check(0 <= temperature < np.inf, "temperature", temperature, "a finite number from 0 on")
         _check(top_k is None or top_k >= 1, "top_k", top_k, "at least 1")
         rng = np.random.default_rng(seed)
-        text = self._prompt_ids(prompt)
-        logits, state = self._read(text)
+        text, num_read, state = self._prompt_ids(prompt), 0, None
         for _ in range(words):
+            logits, state = self._read(text[num_read:], state)
+            num_read = len(text)
             text.append(self._draw(logits, temperature, top_k, no_unk, rng))
-            logits, state = self._read(text[-1:], state)
         lines = [[]]
         for i in text[1:]:
             if self.vocabulary[i] == reader.EOS:
@@ -372,14 +379,8 @@ class LanguageModel:
         return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
 
     def weights(self):
-        """Returns the variables as {name: float32 array}; a name begins with its scope in configs.
-
-        Raises UserError where they are not all finite.
-        """
-        values = self._session.run(self._variables)
-        for value in values.values():
-            _check_finite(value)
-        return values
+        """Returns the variables, {name: float32 array}; a name begins with its scope in configs."""
+        return self._session.run(self._variables)
 
     def vectors(self, matrix="softmax_w"):
         """Returns the vector of each word of the vocabulary: float32 [words, hidden_size].
@@ -388,11 +389,11 @@ class LanguageModel:
           matrix: "softmax_w" for the vectors by which the words are predicted, the columns of that
             matrix; or "embedding" for those by which they are read.
 
-        Raises UserError for another matrix, for several models, or numbers that are not all finite.
+        Raises UserError for another matrix, or for several models.
         """
         self._refuse_average("the words' vectors")
         _check(matrix in MATRICES, "matrix", matrix, " or ".join(MATRICES))
-        value = _check_finite(self._session.run(self._variables[f"Model/{matrix}"]))
+        value = self._session.run(self._variables[f"Model/{matrix}"])
         return (value.T if matrix == "softmax_w" else value)[: len(self.vocabulary)]
 
     def similar_words(self, word, top_k=10, matrix="softmax_w"):

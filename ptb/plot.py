@@ -316,9 +316,10 @@ def draw_averages(perplexities, output, beside=()):
                 f"{text}: {_shown(averaged[-1])} by the average of {counted(len(pairs), 'model')}; "
                 f"each model alone (×): {_shown(alone.min())} to {_shown(alone.max())}"
             )
+        ends = [1, len(pairs)] if len(pairs) > 1 else [0.5, 1.5]
         for (name, *values), line in zip(beside, itertools.cycle(("--", ":", "-."))):
             handles.append(tuple(
-                axes.plot([1, len(pairs)], [value] * 2, color=f"C{number}", linestyle=line)[0]
+                axes.plot(ends, [value] * 2, color=f"C{number}", linestyle=line)[0]
                 for number, value in enumerate(values)
             ))
             shown = (f"{text} {_shown(value)}" for text, value in zip(perplexities, values))
@@ -584,12 +585,12 @@ def _curves(args):
 
 def _averages(args):
     load_matplotlib()  # Where it is missing, nobody waits for TensorFlow to hear that.
-    from ptb import dataset, reader
+    from ptb import reader
     from ptb.evaluate import perplexity
     from ptb.language_model import LanguageModel, say_unknown
     from ptb.trained_model import read_models
 
-    data_path = files.local_path(args.data_path or dataset.DEFAULT_PATH)
+    data_path = files.local_path(args.data_path)
     texts = {}
     for part, path in zip(reader.PARTS[1:], reader.corpus_files(data_path)[1:]):
         texts[part] = _read_text(path)
@@ -699,7 +700,8 @@ def _parser():
                        "first two, and so on.", "averages.png")
     averages.add_argument("runs", nargs="+", metavar="run",
                           help="a run's folder, or a checkpoint of the tutorial")
-    averages.add_argument("--data_path", help="the folder of the corpus (simple-examples/data)")
+    averages.add_argument("--data_path", default="simple-examples/data",
+                          help="the folder of the corpus (simple-examples/data)")
     averages.add_argument("--best", action="store_true",
                           help="take the epoch with the lowest valid perplexity, not the last")
     averages.add_argument("--beside", nargs=3, action=_Beside, default=[],

@@ -5,7 +5,7 @@ import sys
 import typing
 
 from ptb import reader
-from ptb.saving import checkpoint, files
+from ptb.saving import files
 from ptb.saving.identity import SIZES
 from ptb.terminal.errors import UserError
 from ptb.trained_model import read_model
@@ -79,14 +79,9 @@ def _refuse_other_sizes(source, config):
 def _with_checksum(model):
     """Returns the Source that has its words and weights from a TrainedModel.
 
-    Raises UserError where not all weights are finite, or their file is gone.
+    Raises UserError where their file is gone.
     """
     path = model.variables_path
-    if not checkpoint.are_finite(model.values):
-        raise UserError(
-            f"{path} has weights that are not finite: its training diverged; name an earlier "
-            "checkpoint"
-        )
     try:
         checksum = files.sha256_of(*sorted(glob.glob(f"{glob.escape(path)}.data-*")))
     except OSError as error:

@@ -54,8 +54,18 @@ def _is(word):
 def read_model(path, data_path=None, best=False):
     """Returns the TrainedModel that a path names; see LanguageModel.load.
 
-    Raises UserError where there is none, or it is damaged.
+    Raises UserError where there is none, or it is damaged, or its weights are not all finite.
     """
+    model = _read_model(path, data_path, best)
+    if not checkpoint.are_finite(model.values):
+        raise UserError(
+            f"{model.variables_path} has weights that are not finite: its training diverged; name "
+            "an earlier checkpoint"
+        )
+    return model
+
+
+def _read_model(path, data_path, best):
     for _ in checkpoint.tries(path):
         found = checkpoint.find(path, best)
         if found is None:
@@ -117,6 +127,11 @@ def read_tutorials_vocabulary(found, data_path):
         )
     data_path = files.local_path(data_path)
     vocabulary = reader.read_tutorials_vocabulary(data_path)
+    if len(vocabulary) < found.vocab_size:
+        files.warn_once(found.variables_path, (
+            f"{data_path} has {len(vocabulary):,} word types, and {found.variables_path} has rows "
+            f"for {found.vocab_size:,}: it makes sense if that is the corpus it was trained on."
+        ))
     joined = [word for word in vocabulary if reader.EOS in word and word != reader.EOS]
     if reader.UNK not in vocabulary and len(vocabulary) < found.vocab_size:
         vocabulary.append(reader.UNK)

@@ -116,9 +116,9 @@ def parts_of(words):
 def _correlations(model, parts):
     """Returns Pearson's correlation of each explanation with each unit's cell state over all words.
 
-    The sums that it takes are added up while the text is read, so that the memory does not grow
-    with the text. What is added up are differences from the first word's numbers: those of a unit
-    that never changes are exactly 0, and its correlations are NaN.
+    The sums that it takes are added up while the text is read, and no cell state is kept. What is
+    added up are differences from the first word's numbers: those of a unit that never changes are
+    exactly 0, and its correlations are NaN.
 
     Returns:
       float64 [len(EXPLANATIONS), num_layers, hidden_size].

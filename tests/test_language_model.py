@@ -403,18 +403,22 @@ def test_score_takes_text_or_words(model):
 
 
 def test_numbers_that_are_not_finite_are_named(trained, tmp_path):
-    """Of a checkpoint saved just as the training diverged."""
+    """Of a checkpoint saved just as the training diverged; and those that overflow when asked."""
     values = models.saved(models.last_model(trained))
     values["Model/softmax_b"][:] = np.nan
     models.save(tmp_path / "model.ckpt-1", values)
     (tmp_path / "train.txt").write_text("w1 w2\n")
-    model = LanguageModel.load(str(tmp_path), str(tmp_path))
-    for ask in (
-        lambda: model.next_words("w1"), lambda: model.generate("w1"), lambda: model.log_prob("w1"),
-        lambda: model.score("w1 w2 w1", stream=True),
-    ):
-        with pytest.raises(UserError, match="not finite: its training diverged"):
-            ask()
+    with pytest.raises(UserError, match="model.ckpt-1 has weights that are not finite: its train"):
+        LanguageModel.load([str(trained), str(tmp_path)], str(tmp_path))
+    found = read_model(str(trained))
+    values = {name: values[name] for name in found.values}
+    with LanguageModel(found._replace(values=values)) as model:
+        for ask in (
+            lambda: model.next_words("w1"), lambda: model.generate("w1"),
+            lambda: model.log_prob("w1"), lambda: model.score("w1 w2 w1", stream=True),
+        ):
+            with pytest.raises(UserError, match="what the model computes is not finite; lower"):
+                ask()
 
 
 def test_stream_is_the_runs_test(trained, params, corpus, capsys):
@@ -604,7 +608,7 @@ def test_unknown_words_are_named(trained, capsys):
     (["generate", "{trained}", "--prompt", "a", "--temperature", "-1"], "temperature is -1"),
     (["generate", "{trained}"], "required: --prompt; --help shows the use"),
     (["next", "{trained}", "--prompt", "the", "cat"],
-     "unrecognized arguments: cat (several words of a prompt need quotes around them); --help"),
+     "unrecognized arguments: cat (files come before options; several words of a prompt need qu"),
     (["generate", "{trained}", "--prompt", "a", "--temp", "1"], "unrecognized arguments: --temp"),
     (["score", "{trained}", "{nothing}"], "nothing: No such file or directory"),
     (["score", "{trained}", "{trained}"], "Is a directory"),
@@ -791,8 +795,9 @@ def test_words_that_the_tutorial_joined_to_line_ends(trained, tmp_path, capsys):
         assert model.vocabulary == [
             "the", "sees", "fox", "fox<eos>a", "goose", "goose<eos>the", "goose<eos>", "<unk>"
         ]
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("no space is between them; fox<eos>a is a word of this model.")
+    fewer, joined = capsys.readouterr().err.splitlines()
+    assert f"has 7 word types, and {tmp_path}/model.ckpt-7 has rows for 31: it makes sens" in fewer
+    assert joined.endswith("no space is between them; fox<eos>a is a word of this model.")
     # These are 21 words to our reader, which would fit the 31 rows of the embedding.
     (tmp_path / "train.txt").write_text("".join(f" {i} {i}\n" for i in range(20)))
     with pytest.raises(UserError, match="has 40 word types, .* 31: it was trained on another corp"):

@@ -361,6 +361,12 @@ def test_what_the_picture_of_averages_shows(figures):
     ]
 
 
+def test_what_is_beside_a_single_model_has_a_width(figures):
+    plot.draw_averages({"valid": [(120.5, 120.5)]}, "x.png", [("one medium", 87.0)])
+    line = figures[0].axes[0].get_lines()[-1]
+    assert [*line.get_ydata()] == [87, 87] and line.get_xdata()[0] < 1 < line.get_xdata()[1]
+
+
 @pytest.mark.parametrize("args, message", [
     ([], "required: run"),
     (["{run}", "--data_path", "{none}"], "none/ptb.valid.txt: No such file or directory"),
@@ -368,6 +374,7 @@ def test_what_the_picture_of_averages_shows(figures):
     (["{run}", "{none}", "--data_path", "{corpus}"], "none: no trained model there"),
     (["{run}", "{tutorials}", "--data_path", "{other}"], "only models with the same vocabulary"),
     (["{run}", "--data_path", "gs://corpus"], "gs://corpus is an address"),
+    (["{run}", "--data_path", ""], "a path is empty; name a file or folder"),
     (["{run}", "--beside", "medium", "87", "low"], "--beside: 87 low: no two perplexities"),
     (["{run}", "--beside", "medium", "0.5", "84"], "--beside: 0.5 84: no two perplexities"),
     (["{run}", "{tutorials}", "--data_path", "{corpus}", "--best"], "which --best needs"),
@@ -385,7 +392,7 @@ def test_mistakes_in_a_picture_of_averages(args, message, mixture, corpus, tmp_p
     with pytest.raises(SystemExit) as status:
         plot.main(["averages", *(arg.format(**names) for arg in args)])
     captured = capsys.readouterr()
-    line, = captured.err.splitlines()
+    line = captured.err.splitlines()[-1]
     assert status.value.code == 2 and captured.out == ""
     assert line.startswith("plot.py: ") and message in line
 

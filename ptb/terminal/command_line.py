@@ -204,10 +204,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         help_ = "--help"
-        if "required: " in message and "--average_with" in self._words:
+        if re.search("required: [^-]", message) and "--average_with" in self._words:
             message += " (--average_with takes all words that follow it; name it last)"
         if re.match("unrecognized arguments: [^-]", message):
-            message += " (several words of a prompt need quotes around them)"
+            message += " (files come before options; several words of a prompt need quotes)"
         if message.endswith("required: command"):
             message += f", one of {', '.join(self._commands.choices)}"
             help_ = f"{self.prog} --help"
