@@ -225,7 +225,7 @@ def test_average_is_served(mixture, corpus, tmp_path, capsys):
     runs = [str(path) for path in mixture]
     export.main(["saved_model", runs[0], str(tmp_path / "served"), "--data_path", str(corpus),
                  "--average_with", *runs[1:]])
-    assert capsys.readouterr().err.startswith("The average of 3 models:\n")
+    assert "\nThe average of 3 models:\n" in capsys.readouterr().err
     assert len([*(tmp_path / "served" / "variables").iterdir()]) == 2  # the index and one file
     texts = TEXTS + random_texts()
     with LanguageModel.load(mixture, corpus) as model, serving(tmp_path / "served") as ask:
