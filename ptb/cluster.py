@@ -40,7 +40,7 @@ import numpy as np
 
 from ptb import launcher
 from ptb.terminal import command_line
-from ptb.terminal.errors import UserError
+from ptb.terminal.errors import UserError, memory_needed
 from ptb.terminal.progress import Line
 from ptb.terminal.quiet import session_config, tf
 
@@ -186,6 +186,7 @@ class Member(Worker):
         self.number = len(addresses)
         self.index = index
         self._addresses = addresses
+        self.name = self._name(index)
         self._patience = patience
         self._within = f"{patience:g} seconds"
         # Each operation has a number, which all workers count in the same order. Messages have
@@ -403,7 +404,7 @@ class Member(Worker):
             socket.create_server(("", port)).close()
         except OSError as error:
             raise UserError(
-                f"{self._name(self.index)}: port {port} cannot be opened here "
+                f"{self.name}: port {port} cannot be opened here "
                 f"({os.strerror(error.errno)}); name another one in the TF_CONFIG of all workers, "
                 "or start a new process where this one was a worker before (in a notebook, restart "
                 "the kernel)"
@@ -565,6 +566,9 @@ def joining(tf_config, patience):
     except UserError as error:
         if worker.can_tell:
             worker.say_why(error)
+        elif error.__cause__ and memory_needed(error.__cause__) is not None:
+            # The others see only that this one is gone; the launcher shows one that names itself.
+            raise UserError(f"{worker.name}: {error}") from error
         raise
     except tf.errors.OpError as error:
         cause = worker.explain(error)

@@ -7,6 +7,7 @@ What they do together is in cluster.py.
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -31,7 +32,7 @@ def launch(command, number):
     """Starts a command as so many workers on this machine, and returns the worst exit status.
 
     What worker 0 prints is shown as it is. What another one writes on stderr is shown at the end if
-    it has ended in another way than worker 0, or before it; otherwise worker 0 says the same.
+    it has ended in another way than worker 0, or names itself; otherwise worker 0 says the same.
     Signals are passed on to all workers. When one has ended, the others have GRACE seconds to end
     as well; when this process is gone, they stop by themselves.
 
@@ -61,13 +62,12 @@ def launch(command, number):
             for signum in STOP_SIGNALS:
                 if signal.getsignal(signum) not in (signal.SIG_IGN, None):
                     before[signum] = signal.signal(signum, lambda n, _: _send(processes, n))
-        ended_at = {}  # {process: when}
-        while len(ended_at) < number:
+        ended_at = math.inf
+        while any(process.poll() is None for process in processes):
             time.sleep(0.05)
-            for process in processes:
-                if process.poll() is not None:
-                    ended_at.setdefault(process, time.monotonic())
-            if ended_at and time.monotonic() - min(ended_at.values()) > GRACE:
+            if any(process.returncode is not None for process in processes):
+                ended_at = min(ended_at, time.monotonic())
+            if time.monotonic() - ended_at > GRACE:
                 _send(processes, getattr(signal, "SIGKILL", signal.SIGTERM))
     finally:
         for signum, handler in before.items():
@@ -76,12 +76,11 @@ def launch(command, number):
             process.stdin.close()
     # A process that a signal ended has the status -signum in Python, and 128 + signum in a shell.
     statuses = [128 - p.returncode if p.returncode < 0 else p.returncode for p in processes]
-    for index, (process, file) in enumerate(zip(processes, written)):
+    for index, file in enumerate(written):
         file.seek(0)
-        # A worker that ends as another one is gone outlives it by a second.
-        is_cause = ended_at[process] < ended_at[processes[0]] - 0.9
-        if statuses[index] != statuses[0] or is_cause:
-            for line in file.read().decode(errors="backslashreplace").splitlines():
+        text = file.read().decode(errors="backslashreplace")
+        if statuses[index] != statuses[0] or f": worker {index} (" in text:
+            for line in text.splitlines():
                 print(f"worker {index}: {line}", file=sys.stderr)
         file.close()
     if min(statuses) == KILLED:

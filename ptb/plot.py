@@ -32,8 +32,8 @@ import warnings
 import numpy as np
 
 from ptb.saving import files
+from ptb.saving.checkpoint import hint_of_runs
 from ptb.saving.history import CSV
-from ptb.saving.tutorial import hint_of_runs
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError
 from ptb.terminal.progress import columns, counted

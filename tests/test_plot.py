@@ -392,7 +392,8 @@ def test_mistakes_in_a_picture_of_averages(args, message, mixture, corpus, tmp_p
     with pytest.raises(SystemExit) as status:
         plot.main(["averages", *(arg.format(**names) for arg in args)])
     captured = capsys.readouterr()
-    line = captured.err.splitlines()[-1]
+    *notes, line = captured.err.splitlines()
+    assert all(" has rows for " in note for note in notes) and len(notes) < 2
     assert status.value.code == 2 and captured.out == ""
     assert line.startswith("plot.py: ") and message in line
 

@@ -15,6 +15,7 @@ such as a file manager's .DS_Store, are nobody's business.
 import contextlib
 import dataclasses
 import errno
+import glob
 import json
 import os
 import typing
@@ -113,6 +114,19 @@ def is_run(folder):
         return bool(_numbers(folder))
     except OSError:
         return False
+
+
+def hint_of_runs(path):
+    """Returns the end of a message which names up to three runs that are in a folder or beside it.
+
+    Those in it come first. Where there are none, it is empty.
+    """
+    path = os.path.normpath(path)
+    runs = [
+        run for folder in (path, os.path.dirname(path))
+        for run in sorted(glob.glob(os.path.join(glob.escape(folder), "*"))) if is_run(run)
+    ]
+    return f"; there is {', '.join(runs[:3])}" if runs else ""
 
 
 def prune(folder, damaged):

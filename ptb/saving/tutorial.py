@@ -12,7 +12,7 @@ import re
 import typing
 
 from ptb.saving import files
-from ptb.saving.checkpoint import CELL, LAYER_NAMES, is_run
+from ptb.saving.checkpoint import CELL, LAYER_NAMES, hint_of_runs
 from ptb.terminal.errors import UserError
 from ptb.terminal.quiet import tf
 
@@ -81,16 +81,3 @@ def _of_most_steps(folder):
         )
     newest = max(found, key=lambda name: [int(number) for number in re.findall("[0-9]+", name)])
     return newest.removesuffix(".index")
-
-
-def hint_of_runs(path):
-    """Returns the end of a message which names up to three runs that are in a folder or beside it.
-
-    Those in it come first. Where there are none, it is empty.
-    """
-    path = os.path.normpath(path)
-    runs = [
-        run for folder in (path, os.path.dirname(path))
-        for run in sorted(glob.glob(os.path.join(glob.escape(folder), "*"))) if is_run(run)
-    ]
-    return f"; there is {', '.join(runs[:3])}" if runs else ""
