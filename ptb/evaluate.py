@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ptb.terminal.errors import UserError
-from ptb.terminal.progress import Progress, counted
+from ptb import reader
+from ptb.terminal.progress import Progress
 from ptb.terminal.quiet import tf
 
 # Two states count as equal within this tolerance, relative and absolute. It is about 84 units in
@@ -22,10 +22,8 @@ class TextInput:
     """
 
     def __init__(self, config, data=None, name="TextInput"):
-        if data is not None and len(data) < 2:
-            raise UserError(
-                f"{name}: {counted(len(data), 'word')}, too few to predict one: use 2 or more"
-            )
+        if data is not None:
+            reader.refuse_too_short_to_score(name, data)
         self.batch_size = config.batch_size
         self.num_steps = config.num_steps
         self.data = data

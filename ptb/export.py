@@ -243,8 +243,11 @@ def _new_folder(path, make=True):
     if path in files.STDOUT:
         raise UserError(f"{path} is stdout, which takes no folder; name one")
     try:
-        if os.path.exists(path) and os.listdir(path):
-            raise UserError(f"{path} is not empty; name another folder")
+        if os.path.exists(path):
+            if os.listdir(path):
+                raise UserError(f"{path} is not empty; name another folder")
+            if os.path.samefile(path, os.curdir):  # Another would take its place.
+                raise UserError(f"{path} is the current folder; name a new one")
         if make:
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     except OSError as error:
@@ -292,6 +295,8 @@ def _vectors(args):
     said = sys.stdout
     if args.file is not None:
         said = files.said_beside(_vectors_path(args.file))
+    if args.projector is not None:
+        _new_folder(args.projector, make=False)
     with model_of(args) as model:
         if args.projector is not None:
             write_projector(model, args.projector, args.matrix)

@@ -32,7 +32,7 @@ from ptb.evaluate import TextInput, perplexity, text_losses
 from ptb.saving import files
 from ptb.terminal import command_line
 from ptb.terminal.corpus_notes import unseparated_words
-from ptb.terminal.errors import UserError
+from ptb.terminal.errors import UserError, shortened
 from ptb.terminal.progress import Progress, counted
 from ptb.terminal.quiet import refuse_forked, session_config, tf
 from ptb.trained_model import read_models
@@ -283,7 +283,7 @@ class LanguageModel:
             lines = [reader.split_words(line) for line in io.StringIO(text, newline="\n")]
         else:
             lines = _lines(text)
-        if not lines:
+        if not (any(lines) if stream else lines):
             raise UserError(NO_WORDS)
         if not stream:
             lines = [line[:-1] if line[-2:] == [reader.EOS] * 2 else line for line in lines]
@@ -591,14 +591,14 @@ def say_unknown(model, text):
     """
     unknown = model.unknown_words(text)
     if unknown and reader.UNK in model.vocabulary:
-        shown = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
+        shown = ", ".join(map(shortened, unknown[:10])) + (", …" if len(unknown) > 10 else "")
         print(f"Not in the vocabulary, read as {reader.UNK}: {shown}", file=sys.stderr)
         lines = map(reader.split_words, text.split("\n")) if isinstance(text, str) else [[*text]]
         joined = itertools.chain.from_iterable(map(unseparated_words, lines))
         example = next((word for word in joined if word in unknown), None)
         if example:
-            print(f"{example} is read as one word; put plain spaces between words, as the corpus "
-                  "has them", file=sys.stderr)
+            print(f"{shortened(example)} is read as one word; put plain spaces between words, as "
+                  "the corpus has them", file=sys.stderr)
 
 
 def _generate(model, args):

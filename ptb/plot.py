@@ -20,6 +20,7 @@ decides what it is. `-` is a PNG on stdout.
 import argparse
 import contextlib
 import csv
+import difflib
 import io
 import itertools
 import logging
@@ -35,7 +36,7 @@ from ptb.saving import files
 from ptb.saving.checkpoint import hint_of_runs
 from ptb.saving.history import CSV
 from ptb.terminal import command_line
-from ptb.terminal.errors import UserError
+from ptb.terminal.errors import UserError, shortened
 from ptb.terminal.progress import columns, counted
 from ptb.units import EXPLANATIONS
 
@@ -83,7 +84,10 @@ def read_history(folder):
             header, *rows = csv.reader(file)
         if not {*COLUMNS} <= {*header} or any(len(row) != len(header) for row in rows):
             raise ValueError
-        rows = [list(map(float, row)) for row in rows]
+        history = {column: [float(row[i]) for row in rows] for i, column in enumerate(header)}
+        epochs, *perplexities = (history[column] for column in COLUMNS)
+        if not all(map(math.isfinite, epochs)) or not np.all(np.greater(perplexities, 0)):
+            raise ValueError
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; name a folder that lstm.py saved in{hint_of_runs(folder)}"
@@ -92,7 +96,7 @@ def read_history(folder):
         raise UserError(f"{path} is not what lstm.py wrote; start the run again") from error
     if not rows:
         raise UserError(f"{path}: no epoch is done yet; try again after the first")
-    return dict(zip(header, map(list, zip(*rows))))
+    return history
 
 
 def load_matplotlib():
@@ -296,7 +300,7 @@ def draw_averages(perplexities, output, beside=()):
       perplexities: {name of a text: [(that of the average of the first models, that of the last of
         these alone)] for one model, for two, and so on}.
       output: the file to write.
-      beside: [(name, perplexity of each text in order)] of others, which get dashed lines.
+      beside: [(name, perplexity of each text in order)] of others, which get broken lines.
 
     Raises:
       UserError: matplotlib is missing, or `output` cannot be written.
@@ -484,8 +488,9 @@ def _most_varied(cell_state):
 
 
 def _shortened(word):
-    """Returns as much of a word as a picture has room for."""
-    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
+    """Returns as much of a word as a picture has room for, without control characters."""
+    word = re.sub(r"[\0-\x1f\x7f-\x9f]", "\ufffd", word)  # An .svg may not have them.
+    return shortened(word, LONGEST_WORD)
 
 
 def _draw_heat_map(axes, values, units, scale):
@@ -594,8 +599,7 @@ def _averages(args):
     texts = {}
     for part, path in zip(reader.PARTS[1:], reader.corpus_files(data_path)[1:]):
         texts[part] = _read_text(path)
-        if len(texts[part]) < 2:
-            raise UserError(f"{path}: {counted(len(texts[part]), 'word')}, too few to predict one")
+        reader.refuse_too_short_to_score(path, texts[part])
     models = read_models(args.runs, data_path, args.best)
     totals = dict.fromkeys(texts, -np.inf)  # {text: log of the sum of the models' probabilities}
     perplexities = {part: [] for part in texts}
@@ -666,6 +670,7 @@ class _Beside(argparse.Action):
 
     def __call__(self, parser, namespace, values, option=None):
         name, *numbers = values
+        name = name.encode(errors="replace").decode()  # what no font could draw
         try:
             numbers = [*map(float, numbers)]
         except ValueError:
@@ -729,6 +734,9 @@ def main(argv=None):
     with command_line.errors_in_one_line("plot.py"):
         argv = sys.argv[1:] if argv is None else argv
         if argv[:1] not in ([name] for name in (*COMMANDS, "-h", "--help")):
+            if argv and not os.path.exists(argv[0]):
+                for meant in difflib.get_close_matches(argv[0], COMMANDS, n=1):
+                    raise UserError(f"{argv[0]}: no such command; did you mean {meant}?")
             argv = ["curves", *argv]
         args = _parser().parse_args(argv)
         args.output = checked_output(args.output)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ptb.saving import files
 from ptb.terminal import corpus_notes
-from ptb.terminal.errors import UserError
+from ptb.terminal.errors import UserError, shortened
 from ptb.terminal.progress import Progress, counted
 from ptb.terminal.quiet import tf
 
@@ -99,8 +99,8 @@ def read_lines(file):
                 yield lines_of(b"".join([*rest, whole, end]))
                 is_first, rest = False, []
             rest.append(begun)
-        if any(rest):
-            yield lines_of(b"".join(rest))
+        if last := lines_of(b"".join(rest)):  # A byte order mark alone is no line.
+            yield last
 
 
 @contextlib.contextmanager
@@ -119,6 +119,10 @@ def _readable_text(file):
         return text.replace(BYTE_ORDER_MARK, "")
 
     try:
+        if file != 0 and os.path.isfile(file):
+            with open(file, "rb") as stream:  # UTF-16 without accents would pass for UTF-8.
+                if corpus_notes.seems_utf16(stream.read(corpus_notes.BEGINNING)):
+                    raise UserError(f"{name}: {corpus_notes.what_is_not_utf8(file)}")
         yield without_marks
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: {corpus_notes.what_is_not_utf8(file)}") from error
@@ -190,8 +194,8 @@ def word_ids(words, word_to_id, name, line=1):
         word_id = word_to_id.get(word, unknown)
         if word_id is None:
             raise UserError(
-                f"{name}, line {line}: '{word}' is not in the vocabulary, which has no {UNK} "
-                "either; use words that its corpus has"
+                f"{name}, line {line}: '{shortened(word)}' is not in the vocabulary, which has no "
+                f"{UNK} either; use words that its corpus has"
             )
         yield word_id
         line += word == EOS
@@ -277,12 +281,22 @@ def refuse_short_texts(data_path, raw_data, config):
       config: the configuration.
     """
     batch_size, num_steps = config.batch_size, config.num_steps
-    for path, ids in zip(corpus_files(data_path)[:2], raw_data):
+    *others, test_path = corpus_files(data_path)
+    for path, ids in zip(others, raw_data):
         if len(ids) < batch_size * (num_steps + 1):
             problem = _too_few(len(ids), batch_size, num_steps)
             if _is_unseparated(path):
                 problem += f"; {corpus_notes.NO_SPACES.format('it')}"
             raise UserError(f"{path}: {problem}")
+    refuse_too_short_to_score(test_path, raw_data[2])
+
+
+def refuse_too_short_to_score(name, words):
+    """Raises UserError where a text, its words or their ids, has no word to predict."""
+    if len(words) < 2:
+        raise UserError(
+            f"{name}: {counted(len(words), 'word')}, too few to predict one: use 2 or more"
+        )
 
 
 def _is_unseparated(path):

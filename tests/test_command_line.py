@@ -420,6 +420,7 @@ def test_only_configurations_come_along(tmp_path, monkeypatch):
     ("\nx = [\n", "edited.py, line 2: SyntaxError: '[' was never closed; fix the file"),
     ("import broken_library\n", "edited.py, line 1: SyntaxError"),
     ("\nimport nowhere_to_be_found\n", "edited.py, line 2: ModuleNotFoundError"),
+    ("import sys\nsys.exit()\n", "edited.py, line 2: SystemExit"),
     ("\0", "edited.py"),
 ])
 def test_mistake_is_where_the_user_can_fix_it(text, where, tmp_path, monkeypatch, capsys):
@@ -431,8 +432,12 @@ def test_mistake_is_where_the_user_can_fix_it(text, where, tmp_path, monkeypatch
     assert line.startswith(f"lstm.py: {where}") and line.endswith("; fix the file")
 
 
-def test_missing_configs(monkeypatch, capsys):
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_missing_configs(is_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["lstm.py"])
+    monkeypatch.syspath_prepend(tmp_path)
+    if is_folder:
+        (tmp_path / "deleted_configs").mkdir()
     with pytest.raises(SystemExit) as ended:
         command_line.import_edited("deleted_configs")
     assert ended.value.code == 2

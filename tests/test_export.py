@@ -342,6 +342,9 @@ def test_what_was_written_is_said(trained, tmp_path, capsys):
     (["saved_model", "{nothing}", "{new}"], "nothing: no trained model there"),
     (["saved_model", "{trained}", "{full}"], "full is not empty; name another folder"),
     (["saved_model", "{trained}", "{file}"], "cannot write {file}: Not a directory"),
+    (["saved_model", "{trained}", "{here}"], "{here} is the current folder; name a new one"),
+    (["vectors", "{trained}", "--projector", "{here}"], "{here} is the current folder; name a new"),
+    (["vectors", "{nothing}", "--projector", "{full}"], "full is not empty; name another folder"),
     (["saved_model", "{trained}", "{file}/1"], "cannot write {file}/1: "),
     (["saved_model", "{trained}", "{new}[1]/1"], "new[1]/1: TensorFlow takes this for a pattern"),
     (["saved_model", "{trained}", "gs://bucket/1"], "gs://bucket/1 is an address"),
@@ -368,10 +371,12 @@ def test_what_was_written_is_said(trained, tmp_path, capsys):
     (["weights", "{trained}"], "invalid choice: 'weights'"),
     ([], "required: command"),
 ])
-def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
+def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("somebody's")
-    names = {name: tmp_path / name for name in ("nothing", "full", "new")}
+    names = {name: tmp_path / name for name in ("nothing", "full", "new", "here")}
     names |= {"file": tmp_path / "full" / "file", "trained": trained}
     with pytest.raises(SystemExit) as status:
         export.main([arg.format(**names) for arg in args])
@@ -381,8 +386,9 @@ def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
     line = captured.err.splitlines()[-1]
     assert line.startswith("export.py: ")
     assert message.format(**names) in line
-    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "here"]
     assert (tmp_path / "full" / "file").read_text() == "somebody's"
+    assert (tmp_path / "here").samefile(".")
 
 
 def test_vectors_that_are_compressed(model, tmp_path):

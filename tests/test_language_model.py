@@ -614,6 +614,8 @@ def test_unknown_words_are_named(trained, capsys):
     (["score", "{trained}", "{trained}"], "Is a directory"),
     (["score", "{trained}", "{empty}/text"], "no words to score"),
     (["score", "{trained}", "{empty}/bytes"], "bytes: line 2 is not UTF-8"),
+    (["score", "{trained}", "{empty}/mark"], "no words to score"),
+    (["score", "--stream", "{trained}", "{empty}/space"], "no words to score"),
     (["score", "--stream", "{trained}", "{empty}/word"], "a single word: the first of a text"),
     (["next", "{trained}", "--prompt", "a", "--data_path", "x"], "has its own vocabulary"),
     (["similar", "{trained}", "--word", "W1"], "'W1' is not in the vocabulary; write it as"),
@@ -627,6 +629,8 @@ def test_mistakes_get_one_line(args, message, trained, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "text").write_text("")
     (tmp_path / "empty" / "word").write_text("a")
+    (tmp_path / "empty" / "space").write_text(" ")
+    (tmp_path / "empty" / "mark").write_text("\ufeff", encoding="utf-8")
     (tmp_path / "empty" / "bytes").write_bytes(b"a\n\xff\n")
     folders = {"trained": trained, "nothing": tmp_path / "nothing", "empty": tmp_path / "empty"}
     with pytest.raises(SystemExit) as status:

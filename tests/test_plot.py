@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -302,6 +303,9 @@ def test_pictures_have_a_place_that_git_ignores(two, tmp_path, monkeypatch, caps
     ("a,b\n1,2\n", "is not what lstm.py wrote"),
     (HEADER + "1,2\n", "is not what lstm.py wrote"),
     (HEADER + "1,1,low,180.25,9000,100\n", "is not what lstm.py wrote"),
+    (HEADER + "nan,1,270.5,180.25,9000,100\n", "is not what lstm.py wrote"),
+    (HEADER + "1,1,nan,180.25,9000,100\n", "is not what lstm.py wrote"),
+    (HEADER + "1,1,270.5,-4,9000,100\n", "is not what lstm.py wrote"),
 ])
 def test_history_that_cannot_be_drawn(text, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -424,3 +428,19 @@ def test_mistakes_are_named(two, tmp_path):
         plot.draw([str(tmp_path / "small")], tmp_path / "curves.png")
     with pytest.raises(UserError, match="cannot write .*nowhere/curves.png: No such file"):
         plot.draw(two, tmp_path / "nowhere" / "curves.png")
+    (tmp_path / "bare" / "checkpoint-000001").mkdir(parents=True)  # a run without a history
+    with pytest.raises(UserError, match="lstm.py saved in; there is .*/small-sample$"):
+        plot.draw([str(tmp_path / "bare")], tmp_path / "curves.png")
+
+
+def test_mistyped_command_is_named(capsys):
+    with pytest.raises(SystemExit) as status:
+        plot.main(["gate", "Out/small", "--prompt", "a b"])
+    assert status.value.code == 2
+    assert capsys.readouterr().err == "plot.py: gate: no such command; did you mean gates?\n"
+
+
+def test_control_characters_are_not_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    plot.draw_text(["a\0b", "\x1b[1m"], [0, 1], "title", str(tmp_path / "x.svg"))
+    xml.etree.ElementTree.parse(tmp_path / "x.svg")

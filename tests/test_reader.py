@@ -115,6 +115,31 @@ def test_command_that_converts_a_text_is_given(text, encoding, guess, text_file)
     assert (path.parent / "converted.txt").read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize("encoding, guess", [
+    ("UTF-16LE", "it is not UTF-8, but seems to be UTF-16LE"),
+    ("UTF-16BE", "it is not UTF-8, but seems to be UTF-16BE"),
+    ("UTF-32", "line 1 is not UTF-8, but UTF-32"),
+])
+def test_wide_ascii_is_refused_although_it_could_be_read(encoding, guess, tmp_path):
+    path = tmp_path / "it's.txt"
+    path.write_bytes("the cat sat\n".encode(encoding))
+    with pytest.raises(UserError) as error:
+        [*reader.read_lines(str(path))]
+    assert guess in str(error.value)
+    command = re.search(r"convert it first: (iconv .*)", str(error.value))[1]
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "converted.txt").read_text(encoding="utf-8") == "the cat sat\n"
+
+
+def test_line_that_is_unlike_the_others_is_not_a_reason_to_convert_them(text_file):
+    path = text_file("l’été\n".encode() * 5 + "café\n".encode("ISO-8859-1"))
+    with pytest.raises(UserError) as error:
+        reader.ptb_raw_data(path.parent)
+    assert str(error.value) == (
+        f"{path}: line 6 is not UTF-8, unlike the lines before it; mend it, or take it out"
+    )
+
+
 @pytest.mark.parametrize("text", ["Сегодня хорошая погода\n".encode("KOI8-R"), b"\xff\xfd\xff\n"])
 def test_encoding_that_is_not_known_is_not_guessed(text, text_file):
     with pytest.raises(UserError, match="its encoding is not known here .* iconv -f ENCODING -t"):

@@ -207,6 +207,10 @@ def test_corpus_too_short_gets_one_line(script, corpus, tmp_path):
     (tmp_path / "ptb.valid.txt").write_text("too short\n")
     process = script("--config", "tst", "--data_path", tmp_path, "--save_path", tmp_path)
     assert_refused(process, "ptb.valid.txt: 3 words, too few for batch_size 20 and num_steps 2")
+    (tmp_path / "ptb.valid.txt").write_bytes((corpus / "ptb.valid.txt").read_bytes())
+    (tmp_path / "ptb.test.txt").write_text("short")
+    process = script("--config", "tst", "--data_path", tmp_path, "--save_path", tmp_path)
+    assert_refused(process, "ptb.test.txt: 1 word, too few to predict one: use 2 or more")
 
 
 @pytest.mark.parametrize("old, new, message", [

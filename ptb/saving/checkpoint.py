@@ -124,7 +124,8 @@ def hint_of_runs(path):
     path = os.path.normpath(path)
     runs = [
         run for folder in (path, os.path.dirname(path))
-        for run in sorted(glob.glob(os.path.join(glob.escape(folder), "*"))) if is_run(run)
+        for run in sorted(glob.glob(os.path.join(glob.escape(folder), "*")))
+        if is_run(run) and run != path
     ]
     return f"; there is {', '.join(runs[:3])}" if runs else ""
 

@@ -24,6 +24,7 @@ from ptb.terminal.errors import (
     Stopped,
     UserError,
     memory_needed,
+    shortened,
     silence,
 )
 
@@ -293,14 +294,15 @@ def import_edited(name):
     might take the place of names that the script uses.
     """
     script = os.path.basename(sys.argv[0])
-    if importlib.util.find_spec(name) is None:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # It has none where it is a folder.
         sys.exit(_failed(script, f"{name}.py is missing; it belongs beside {script}"))
     try:
         module = importlib.import_module(name)
         module.__all__ = [key for key in vars(module) if _is_configuration(module, key)]
         return module
-    except Exception as error:  # The edited lines may raise anything.
-        file = importlib.util.find_spec(name).origin
+    except (Exception, SystemExit) as error:  # The edited lines may raise anything.
+        file = spec.origin
         lines = [at.lineno for at in traceback.extract_tb(error.__traceback__)
                  if at.filename == file]
         said = str(error)
@@ -355,7 +357,7 @@ def get_config(name, module):
         check_config(config)
     except UserError:
         raise
-    except Exception as error:  # A class of the user's may raise anything.
+    except (Exception, SystemExit) as error:  # A class of the user's may raise anything.
         raise UserError(
             f"{config_class.__name__}: {type(error).__name__}: {error}; fix it in {file}"
         ) from error
@@ -397,7 +399,7 @@ def check_config(config):
             continue  # The corpus decides.
         if field in WHOLE:
             if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-                fail(field, f"is {value!r}, not a whole number")
+                fail(field, f"is {_as_written(value)}, not a whole number")
             if value < WHOLE[field]:
                 fail(field, f"is {_as_written(value)}; the smallest possible is {WHOLE[field]}")
             if value > LARGEST:
@@ -405,7 +407,7 @@ def check_config(config):
             number = int(value)
         elif field in POSITIVE:
             if not isinstance(value, (numbers.Real, decimal.Decimal)) or isinstance(value, bool):
-                fail(field, f"is {value!r}, not a number")
+                fail(field, f"is {_as_written(value)}, not a number")
             try:
                 number = float(value)
             except OverflowError:
@@ -414,6 +416,8 @@ def check_config(config):
                 number = math.nan
             if not 0 < number < math.inf:
                 fail(field, f"is {_as_written(value)}, not a finite number above 0")
+            if not 1.2e-38 < number < 3.4e38:
+                fail(field, f"is {_as_written(value)}, which float32 cannot hold")
             if field == "keep_prob" and number > 1:
                 fail(field, f"is {value!r}; a probability is at most 1")
         else:
@@ -423,9 +427,9 @@ def check_config(config):
 
 
 def _as_written(value):
-    """Returns a number as the user wrote it, unless that is too long for a line."""
+    """Returns a value as the user wrote it, unless that is too long for a line."""
     try:
         text = repr(value)
     except ValueError:  # Python writes out no integer of more than 4,300 digits.
         return "a number of thousands of digits"
-    return text if len(text) < 40 else f"{text[:40]}…"
+    return shortened(text)

@@ -6,6 +6,7 @@ The reader asks, and gives what it has read.
 import codecs
 import os
 import re
+import shlex
 import typing
 
 import numpy as np
@@ -59,6 +60,7 @@ def what_is_not_utf8(path):
     if path == 0 or not os.path.isfile(path):
         return "it is not UTF-8; convert it first"  # It cannot be read again to say more.
     number, sample, size = None, [], 0
+    num_others = 0  # lines in UTF-8 that are not in ASCII
     with open(path, "rb") as file:
         start = file.read(BEGINNING)
         file.seek(0)
@@ -69,10 +71,15 @@ def what_is_not_utf8(path):
                 size += len(line)
                 if size > BEGINNING:
                     break
+            elif not line.isascii():
+                num_others += 1
+    if num_others > len(sample):
+        return f"line {number} is not UTF-8, unlike the lines before it; mend it, or take it out"
     guess, encoding = _encoding_of(start, b"".join(sample))
+    where = f"line {number}" if number else "it"
     return (
-        f"line {number} is not UTF-8, {guess}; convert it first: "
-        f"iconv -f {encoding} -t UTF-8 '{path}' > converted.txt"
+        f"{where} is not UTF-8, {guess}; convert it first: "
+        f"iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > converted.txt"
     )
 
 
@@ -83,9 +90,11 @@ def _encoding_of(start, lines):
       start: the bytes at the beginning of the text.
       lines: lines of it that are not UTF-8.
     """
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "but UTF-32", "UTF-32"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "but UTF-16", "UTF-16"
-    if b"\0" in start:  # Every ASCII character has one in UTF-16.
+    if seems_utf16(start):
         name = max(
             "UTF-16LE", "UTF-16BE", key=lambda name: start.decode(name, "ignore").count("\n")
         )
@@ -100,6 +109,11 @@ def _encoding_of(start, lines):
     if len(ACCENTED.findall(lines)) > high_bytes / 2:
         return "but seems to be WINDOWS-1252, if it is of Western Europe", "WINDOWS-1252"
     return "and its encoding is not known here (iconv -l lists what there is)", "ENCODING"
+
+
+def seems_utf16(text):
+    """Returns whether so many bytes are NUL as in UTF-16, where every ASCII character has one."""
+    return text.count(b"\0") > len(text) / 20
 
 
 def _plausibility(text, encoding, frequent):

@@ -25,6 +25,11 @@ class UserError(ValueError):
     """Says in one line what is wrong, where, and what to do; a script ends with exit status 2."""
 
 
+def shortened(text, longest=40):
+    """Returns as much of a text as a message has room for, in characters."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 class Stopped(Exception):
     """The run was asked to stop, and has been saved; the message says how to go on.
 
