@@ -39,7 +39,7 @@ flags.DEFINE_string("config", "small", "What to train: small, medium, large, tst
 flags.DEFINE_string("data_path", "simple-examples/data", "The folder of the corpus.")
 flags.DEFINE_bool("use_bf16", False, "Whether matrix products take 16-bit operands, for speed.")
 flags.DEFINE_enum("rnn_mode", "fused", ["fused", "basic"], "How to compute: fast, or in a loop.")
-flags.DEFINE_string("init_from", "", "A run or checkpoint from whose weights a new run starts.")
+flags.DEFINE_string("init_from", None, "A run or checkpoint from whose weights a new run starts.")
 flags.DEFINE_bool("restart", False, "Whether to train anew; an earlier run is moved aside.")
 flags.DEFINE_float("save_minutes", 5, "How often to save within an epoch.", lower_bound=0)
 flags.DEFINE_float("wait_minutes", 2, "How long workers wait for one another.", lower_bound=0.05)

@@ -64,7 +64,7 @@ def find_corpus(data_path, explicit, is_on_sample=False):
     Raises:
       UserError: the user named a folder that has no corpus, or an address.
     """
-    data_path = files.local_path(data_path)
+    data_path = files.local_path(data_path, "--data_path")
     paths = corpus_files(data_path)
     there = [path for path in paths if os.path.exists(path)]
     if os.path.realpath(data_path) == os.path.realpath(SAMPLE):

@@ -118,4 +118,4 @@ def _find_corpus(flags):
 def _folder_of(flags, corpus):
     """Returns the folder of the run that the flags name, trained on a dataset.Corpus."""
     name = flags.config.lower() + ("-sample" if corpus.kind == "sample" else "")
-    return os.path.join(files.local_path(flags.save_path), name)
+    return os.path.join(files.local_path(flags.save_path, "--save_path"), name)

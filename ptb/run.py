@@ -59,8 +59,9 @@ def open_run(plan, raw_data):
 
         def find():
             nonlocal this_run
-            files.make_folder(flags.save_path)
             folder = plan.folder
+            _refuse_to_save_within_a_run(folder)
+            files.make_folder(flags.save_path)
             if flags.restart:
                 files.set_aside(folder)
             files.make_folder(folder)
@@ -84,6 +85,19 @@ def open_run(plan, raw_data):
                 if memory_needed(error) is None:
                     raise
                 raise this_run.out_of_memory(error) from error
+
+
+def _refuse_to_save_within_a_run(folder):
+    """Raises UserError where a new run's folder would be in another run, which may remove it."""
+    save_path = os.path.dirname(folder)
+    if checkpoint.is_run(save_path) and not checkpoint.is_run(folder):
+        raise UserError(
+            f"--save_path: {save_path} is the folder of a run itself; name the one that it is in"
+        )
+    if checkpoint.is_within_one(save_path):
+        raise UserError(
+            f"--save_path: {save_path} is in a checkpoint, which its run will remove; name another"
+        )
 
 
 def _as_json(position):
@@ -123,6 +137,7 @@ class Run:
             " without --restart" if plan.flags.restart else ""
         )
         self._worker = cluster.this_worker()
+        self._stat = None if self._worker.index else os.stat(folder)
         position = self._found.position if self._found else Position()
         own_state = self._worker.own_rows(position.state)
         self.position = dataclasses.replace(position, state=own_state)
@@ -240,9 +255,10 @@ class Run:
             return f"lower {fields} in configs.py"
         others = (f"{self.folder}-{number}" for number in itertools.count(2))
         save_path = next(path for path in others if not os.path.lexists(path))
-        command = command_of(
-            self.plan.flags, restart=None, init_from=found.path, save_path=save_path
-        )
+        changes = {"init_from": found.path, "save_path": save_path}
+        if self.plan.corpus.kind == "sample":  # It may be that of a start without a network.
+            changes["data_path"] = self.plan.corpus.folder
+        command = command_of(self.plan.flags, restart=None, **changes)
         best_path = self.best_path(found.position.history)  # The last may be bad, though finite.
         is_another = best_path and best_path != found.path
         return (
@@ -307,6 +323,11 @@ class Run:
     def saving(self):
         """Within it, what cannot be written in the run's folder is a UserError."""
         try:
+            if self._stat and not files.is_still(self.folder, self._stat):
+                raise UserError(
+                    f"{self.folder} was moved or deleted while the run trained; once it is back "
+                    f"there, {self._same_command} continues from its last checkpoint"
+                )
             yield
         except (OSError, tf.errors.OpError) as error:
             reason = files.reason_of(error)

@@ -18,7 +18,7 @@ class Source(typing.NamedTuple):
     path: str | None = None  # of the weights, as a `tf.train.Saver` takes it
     checksum: str | None = None  # SHA-256 of the file that has them, path.data-00000-of-00001
     sizes: dict | None = None  # their num_layers, hidden_size and vocab_size
-    values: dict | None = None  # {name of a variable: array}; not for a run that goes on
+    values: dict | None = None  # {name of a variable: array}
 
 
 def find(flags, config, corpus, folder, before):
@@ -45,8 +45,8 @@ def find(flags, config, corpus, folder, before):
         source = Source(
             before.vocabulary, before.variables_path, before.facts["init_from"], sizes
         )
-    if flags.init_from:
-        path = files.local_path(flags.init_from)
+    if flags.init_from is not None:
+        path = files.local_path(flags.init_from, "--init_from")
         if files.is_within(path, folder):
             raise UserError(
                 f"--init_from {path}: it is in {folder}, where the new run would be saved; use "
@@ -59,7 +59,8 @@ def find(flags, config, corpus, folder, before):
                 raise UserError(f"--init_from: {error}") from error
             print(f"--init_from: {error}; the run goes on without it.", file=sys.stderr)
         else:
-            _refuse_other_sizes(named, config)
+            if not source:  # A run that goes on is refused for another source, not for its sizes.
+                _refuse_other_sizes(named, config)
             source = named
     return source or Source(reader.read_vocabulary(corpus.folder, config.vocab_size))
 

@@ -520,5 +520,6 @@ def test_what_may_not_be_read_is_not_damaged(two, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(files, "sha256_of", refuse)
-    with pytest.raises(UserError, match=f"{two}/.*: Permission denied; make it readable"):
-        checkpoint.newest(str(two))
+    for path in two, two / "checkpoint-000002":
+        with pytest.raises(UserError, match=f"{two}/.*: Permission denied; make it readable"):
+            checkpoint.find(str(path))

@@ -52,13 +52,13 @@ def test_addresses_are_refused_before_anything_is_made(script, corpus, tmp_path,
     assert set(os.listdir(tmp_path)) <= {"Out"}
 
 
-@pytest.mark.parametrize("flag", ["--save_path", "--data_path"])
+@pytest.mark.parametrize("flag", ["--save_path", "--data_path", "--init_from"])
 def test_empty_path_is_refused(flag, script, corpus, tmp_path, monkeypatch):
     """A shell writes one for a variable that is not set."""
     monkeypatch.chdir(tmp_path)
     process = script(*TST, "--data_path", corpus, f"{flag}=")
     assert process.returncode == 2
-    assert process.stderr == "lstm.py: a path is empty; name a file or folder\n"
+    assert process.stderr == f"lstm.py: {flag} is empty; name a file or folder\n"
     assert not os.listdir(tmp_path)
 
 

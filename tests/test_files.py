@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import subprocess
+import sys
 import types
 
 import pytest
@@ -38,6 +39,18 @@ def test_path_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("file")
     assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_only_the_path_that_was_given_is_used(tmp_path, monkeypatch):
+    """TensorFlow cannot be told a name that is not UTF-8, which a folder above may have."""
+    above = tmp_path / "caf\udce9"
+    above.mkdir()
+    monkeypatch.chdir(above)
+    with files.whole("file") as unfinished:
+        unfinished.encode()
+        pathlib.Path(unfinished).write_text("new")
+    assert (above / "file").read_text() == "new"
 
 
 def test_folder_appears_at_the_end(tmp_path):
@@ -213,6 +226,9 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
     for path in tmp_path / "file", tmp_path / "file" / "small":
         with pytest.raises(UserError, match=f"--save_path: {path} is a file, or inside one"):
             files.make_folder(path)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UserError, match="link is a link to nowhere, which is not there; make that"):
+        files.make_folder(tmp_path / "link")
 
 
 # The lock.
@@ -284,8 +300,8 @@ def test_set_aside_keeps_every_earlier_run(tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["run-old-1", "run-old-2"]
     assert (tmp_path / "run-old-1" / "text").read_text() == "first"
     assert capsys.readouterr().out == (
-        f"The run in {folder} is now in {folder}-old-1.\n"
-        f"The run in {folder} is now in {folder}-old-2.\n"
+        f"What was in {folder} is now in {folder}-old-1.\n"
+        f"What was in {folder} is now in {folder}-old-2.\n"
     )
 
 
@@ -298,7 +314,7 @@ def test_set_aside_through_a_link_stays_on_the_other_disk(tmp_path, capsys):
     files.set_aside(str(link))
     assert link.is_symlink() and os.listdir(link) == []
     assert (disk / "small-old-1" / "text").read_text() == "old"
-    assert capsys.readouterr().out == f"The run in {link} is now in {disk}/small-old-1.\n"
+    assert capsys.readouterr().out == f"What was in {link} is now in {disk}/small-old-1.\n"
 
 
 def locking(monkeypatch, before):

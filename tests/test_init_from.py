@@ -60,7 +60,8 @@ def source(trained, tmp_path):
 def find(init_from, text, out, config=OtherConfig, restart=False):
     """Returns the Source that a run saved in out/some finds, and its configuration."""
     config = type("SomeConfig", (config,), {})()
-    args = [f"--init_from={init_from}", f"--data_path={text}", f"--save_path={out}"]
+    args = [f"--data_path={text}", f"--save_path={out}"]
+    args += [f"--init_from={init_from}"] if init_from else []
     with flagsaver.flagsaver():
         lstm.FLAGS(["lstm.py", "--config=some", *args, *["--restart"] * restart])
         plan = make_plan(lstm.FLAGS, config)
@@ -108,7 +109,7 @@ def test_run_goes_on_whatever_became_of_its_source(state, source, text, begun, c
     if state == "damaged":
         for path in source.glob("checkpoint-*/run.json"):
             path.write_text("{}")
-    found, config = find("" if state == "not named" else source, text, begun)
+    found, config = find(None if state == "not named" else source, text, begun)
     before = checkpoint.newest(str(begun / "some"))[0]
     assert (found.checksum, found.vocabulary) == (before.facts["init_from"], before.vocabulary)
     assert ("goes on without it" in capsys.readouterr().err) == (state == "damaged")
@@ -121,6 +122,13 @@ def test_another_source_is_refused(text, begun, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         train(OtherConfig, text, begun, f"--init_from={other}")
     assert "text was another" not in str(error.value)
+
+
+def test_other_sizes_of_a_source_are_no_reason_to_change_those_of_the_run(text, begun, tmp_path):
+    wide = type("WideConfig", (OtherConfig,), {"hidden_size": OtherConfig.hidden_size + 1})
+    train(wide, text, tmp_path)
+    with pytest.raises(UserError, match="some has another run: .*leave out --init_from to go on"):
+        train(OtherConfig, text, begun, f"--init_from={tmp_path}/some")
 
 
 def test_other_words_have_other_ids_and_the_text_is_not_blamed():
@@ -164,7 +172,7 @@ def test_sizes_must_agree(fields, said, trained, text, tmp_path):
 
 
 def test_vocab_size_of_none_is_the_sources(trained, text, begun, tmp_path):
-    for init_from, out in (trained, tmp_path), ("", begun):
+    for init_from, out in (trained, tmp_path), (None, begun):
         found, config = find(init_from, text, out)
         assert config.vocab_size == found.sizes["vocab_size"] == 31
     found, config = find("", text, tmp_path)

@@ -82,6 +82,11 @@ def test_live_line_stays_below_what_is_printed(terminal, capfd):
         line.show("half done")
         print("printed")
         assert capfd.readouterr() == ("printed\n", "\rhalf done\033[K\r\033[K")
+        line.show("more than half", at_once=True)
+        line.show("nearly done", at_once=True)
+        print("warning", file=sys.stderr)
+        shown = "\rmore than half\033[K\rnearly done\033[K\r\033[Kwarning\n"
+        assert capfd.readouterr() == ("", shown)
 
 
 def test_live_line_is_cut_to_the_terminal(terminal, capsys, monkeypatch):

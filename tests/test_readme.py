@@ -32,7 +32,7 @@ def test_flags_and_their_defaults():
     def shown(value):
         if isinstance(value, bool):
             return "on" if value else "off"
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return f"{value:g}" if isinstance(value, float) else str(value or "")
 
     flags = lstm.FLAGS.flags_by_module_dict()["lstm"]
     expected = {f"--{flag.name}": shown(flag.default) for flag in flags}

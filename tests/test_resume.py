@@ -192,7 +192,7 @@ def test_finished_run_prints_its_results_and_how_to_go_on(
     assert refused.returncode == 2
     assert "some has another run: seed was 1 and is 2. Use another" in refused.stderr
     anew = start("--seed", "2", "--restart").stdout
-    assert f"The run in {tmp_path}/some is now in {tmp_path}/some-old-1." in anew
+    assert f"What was in {tmp_path}/some is now in {tmp_path}/some-old-1." in anew
     assert perplexities(anew) != perplexities(first)
     (tmp_path / "some").rename(tmp_path / "other")
     (tmp_path / "some-old-1").rename(tmp_path / "some")

@@ -506,9 +506,26 @@ def test_folder_is_locked_while_a_run_lasts_and_free_when_its_process_dies(tmp_p
 
 def test_folder_that_went_away_is_named(tmp_path, corpus):
     with opened(tmp_path, corpus) as this_run:
-        shutil.rmtree(tmp_path / "some")
-        with pytest.raises(UserError, match=f"cannot save in {tmp_path}/some: No such file"):
-            this_run.save(checkpoint.Position(), {})
+        (tmp_path / "some").rename(tmp_path / "moved")
+        for there in False, True:
+            if there:  # Another run has begun meanwhile.
+                (tmp_path / "some").mkdir()
+            with pytest.raises(UserError, match=f"{tmp_path}/some was moved or deleted while"):
+                this_run.save(checkpoint.Position(), {})
+    assert os.listdir(tmp_path / "some") == []
+
+
+def test_no_run_is_saved_within_another(tmp_path, corpus):
+    follow(tmp_path, corpus)
+    *_, path = tmp_path.glob("some/checkpoint-*")
+    for folder, why in (
+        (tmp_path / "some", "is the folder of a run itself; name the one that it is in"),
+        (path / "a", "is in a checkpoint, which its run will remove; name another"),
+    ):
+        with pytest.raises(UserError, match=f"--save_path: {folder} {why}"):
+            with opened(folder, corpus):
+                pass
+        assert not (folder / "some").exists()
 
 
 def test_what_cannot_be_written_is_named(tmp_path, corpus):

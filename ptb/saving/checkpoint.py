@@ -18,6 +18,7 @@ import errno
 import glob
 import json
 import os
+import pathlib
 import typing
 from zipfile import BadZipFile
 
@@ -114,6 +115,15 @@ def is_run(folder):
         return bool(_numbers(folder))
     except OSError:
         return False
+
+
+def is_within_one(path):
+    """Returns whether a path is that of a checkpoint's folder or leads into one."""
+    path = pathlib.Path(os.path.realpath(path))
+    return any(
+        all(os.path.exists(folder / name) for name in (RECORD, SUMS))
+        for folder in (path, *path.parents)
+    )
 
 
 def hint_of_runs(path):
@@ -413,8 +423,7 @@ def read(path, known=None):
 
     Raises:
       Damaged: a file that was written is missing or changed, or has not what it should.
-      PermissionError: a file may not be read.
-      UserError: a newer version of the project wrote it.
+      UserError: a file may not be read, or a newer version of the project wrote it.
     """
     name = SUMS
     try:
@@ -442,8 +451,10 @@ def read(path, known=None):
         state = _state(os.path.join(path, STATE), facts)
         position = dataclasses.replace(position, state=state)
         return Checkpoint(path, facts, position, vocabulary, sums)
-    except (PermissionError, UserError):
+    except UserError:
         raise  # Nothing is damaged.
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; make it readable") from error
     except UNREADABLE as error:
         raise Damaged(f"{name} cannot be read") from error
 

@@ -58,7 +58,8 @@ def whole(path):
     if is_stream(path):
         yield path
         return
-    path = os.path.realpath(path)  # Where it is a link, what that leads to is replaced.
+    if os.path.islink(path):
+        path = os.path.realpath(path)  # What it leads to is replaced.
     unfinished = _unfinished(path)
     _delete(unfinished)  # of an earlier process of that number
     try:
@@ -70,7 +71,7 @@ def whole(path):
     except BaseException:
         _delete(unfinished)
         raise
-    _flush_names(os.path.dirname(path))
+    _flush_names(os.path.dirname(path) or os.curdir)
 
 
 @contextlib.contextmanager
@@ -157,13 +158,13 @@ def remove(path):
         shutil.rmtree(going)
     except OSError as error:
         left = going if os.path.exists(going) else path
-        warn_once("removing", f"{left} cannot be removed now: {error.strerror}.")
+        warn_once("removing", f"{left} cannot be removed now: {reason_of(error)}.")
 
 
 def remove_unfinished(folder):
     """Removes what processes that died while writing have left in a folder.
 
-    Only for who has the folder's lock, as nobody else is writing there then.
+    Only for who has the folder's lock: no other run is writing there then.
     """
     for path in glob.glob(os.path.join(glob.escape(folder), UNFINISHED + "*")):
         _delete(path)
@@ -240,11 +241,12 @@ def sha256_of(*paths):
     return digest.hexdigest()
 
 
-def local_path(path):
+def local_path(path, name="a path"):
     """Returns a path that a user typed, as a str, with `~` for the home folder as a shell has it.
 
     Args:
       path: a str or os.PathLike.
+      name: what an empty one is called.
 
     Raises:
       UserError: it is empty, or an address such as gs://bucket/run, or cannot be told to
@@ -252,7 +254,7 @@ def local_path(path):
     """
     path = os.fspath(path)
     if not path:  # A shell writes this for a variable that is not set: "$FOLDER".
-        raise UserError("a path is empty; name a file or folder")
+        raise UserError(f"{name} is empty; name a file or folder")
     if re.match("[A-Za-z][A-Za-z0-9+.-]*://", path):
         raise UserError(f"{path} is an address; name a folder of this machine")
     try:
@@ -268,13 +270,16 @@ def make_folder(path):
     Raises:
       UserError: it cannot be made, or nothing can be written there.
     """
-    path = local_path(path)
+    path = local_path(path, "--save_path")
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--save_path: {path} is a file, or inside one; name a folder") from error
+        what = "a file, or inside one; name a folder"
+        if os.path.islink(path) and not os.path.exists(path):
+            what = f"a link to {os.readlink(path)}, which is not there; make that, or name a folder"
+        raise UserError(f"--save_path: {path} is {what}") from error
     except OSError as error:
         raise UserError(
             f"--save_path: cannot write to {path} ({error.strerror}); make that possible, or name "
@@ -363,8 +368,13 @@ def _lock_file(file, folder):
 
 def _is_there(file):
     """Returns whether an open file is still the one that its path leads to."""
+    return is_still(file.name, os.fstat(file.fileno()))
+
+
+def is_still(path, stat):
+    """Returns whether a path leads to the file or folder that had an os.stat_result before."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+        return os.path.samestat(os.stat(path), stat)
     except FileNotFoundError:
         return False
 
@@ -410,4 +420,4 @@ def set_aside(folder):
                 os.mkdir(target)
         except OSError as error:
             raise UserError(f"{folder} cannot be moved aside: {error.strerror}") from error
-    print(f"The run in {folder} is now in {target}-old-{number}.")
+    print(f"What was in {folder} is now in {target}-old-{number}.")

@@ -33,6 +33,7 @@ class Line:
         if not (self.is_due() or at_once and sys.stderr.isatty()):
             return
         width = _terminal_width() - 1
+        self._shown = False  # The text takes the place of the last one, see _Above.
         print(f"\r{_cut(text, width)}\033[K", end="", file=sys.stderr, flush=True)
         self._next = time.monotonic() + INTERVAL
         self._shown = True
@@ -44,12 +45,17 @@ class Line:
     def clear(self):
         """Removes the text until the next one is shown."""
         if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
             self._shown = False
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
+    @contextlib.contextmanager
     def below_output(self):
-        """Returns a context in which what is printed takes the line's place."""
-        return contextlib.redirect_stdout(_Above(sys.stdout, self))
+        """Within it, what is printed takes the line's place."""
+        with (
+            contextlib.redirect_stdout(_Above(sys.stdout, self)),
+            contextlib.redirect_stderr(_Above(sys.stderr, self)),
+        ):
+            yield
 
     def __enter__(self):
         return self
@@ -87,18 +93,18 @@ def _cut(text, width):
 
 
 class _Above:
-    """A stdout that clears a line first."""
+    """A stream that clears a line before it writes."""
 
-    def __init__(self, stdout, line):
-        self._stdout = stdout
+    def __init__(self, stream, line):
+        self._stream = stream
         self._line = line
 
     def write(self, text):
         self._line.clear()
-        return self._stdout.write(text)
+        return self._stream.write(text)
 
     def __getattr__(self, name):
-        return getattr(self._stdout, name)
+        return getattr(self._stream, name)
 
 
 class Progress(Line):
