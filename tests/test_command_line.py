@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -374,6 +375,16 @@ def test_last_words_of_tensorflow_are_shown(what, status, said, tmp_path):
 def test_ctrl_c_while_tensorflow_loads_is_one_line(tmp_path):
     printed = what_loading_prints("raise KeyboardInterrupt", -2, tmp_path)
     assert printed == "-c: interrupted\n"
+
+
+def test_ctrl_c_while_numpy_loads_is_one_line(tmp_path):
+    """It is what a script loads first."""
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, "lstm.py"], cwd=ROOT, env=env, text=True, capture_output=True
+    )
+    assert (process.returncode, process.stderr) == (-signal.SIGINT, "lstm.py: interrupted\n")
 
 
 def test_ctrl_c_while_tensorflow_loads_hides_no_later_mistake(tmp_path):

@@ -58,14 +58,14 @@ def _stderr_kept():
             keeper.kill()
         except KeyboardInterrupt:
             keeper.kill()
-            sys.excepthook = _say_interrupted
+            sys.excepthook = say_interrupted
             raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
 
 
-def _say_interrupted(kind, error, traceback):
+def say_interrupted(kind, error, traceback):
     """Takes the place of Python's traceback for a KeyboardInterrupt."""
     if issubclass(kind, KeyboardInterrupt):
         print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
