@@ -23,7 +23,6 @@ On one machine ptb/launcher.py starts them all:
 import concurrent.futures
 import contextlib
 import copy
-import functools
 import hashlib
 import itertools
 import json
@@ -524,22 +523,15 @@ class Member(Worker):
         return result
 
 
+@contextlib.contextmanager
 def member(flags):
-    """Returns a decorator of a script's main: while it runs, this process is one of the workers.
+    """Decorates a script's main: while it runs, this process is one of the workers.
 
     Args:
       flags: the script's flags; `wait_minutes` is used.
     """
-
-    def decorate(main):
-        @functools.wraps(main)
-        def joined(argv):
-            with joining(os.environ.get("TF_CONFIG", ""), 60 * flags.wait_minutes):
-                return main(argv)
-
-        return joined
-
-    return decorate
+    with joining(os.environ.get("TF_CONFIG", ""), 60 * flags.wait_minutes):
+        yield
 
 
 @contextlib.contextmanager
@@ -649,6 +641,5 @@ def checksums_of_code():
 
 
 if __name__ == "__main__":
-    command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("ptb.cluster"):
         sys.exit(launcher.main())

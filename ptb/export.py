@@ -326,7 +326,6 @@ def _parser():
 
 def main(argv=None):
     """Runs the command line of this module."""
-    command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("export.py"):
         args = _parser().parse_args(argv)
         args.function(args)

@@ -56,7 +56,7 @@ class LineScore(typing.NamedTuple):
     unknown: np.ndarray  # whether each is outside the vocabulary
 
 
-class LanguageModel:
+class LanguageModel(contextlib.AbstractContextManager):
     """Answers questions to a trained model; words are joined by spaces, a line end is `<eos>`.
 
         model = LanguageModel.load("Out/small")
@@ -135,9 +135,6 @@ class LanguageModel:
                 self._variables[name.replace("Model", scope, 1)].initial_value: value
                 for scope, model in zip(scopes, models) for name, value in model.values.items()
             })
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.close()
@@ -301,7 +298,8 @@ class LanguageModel:
 
     def _sentence_scores(self, sentences, first_line=1):
         """Returns the LineScore of each sentence, a list of words, closed with an `<eos>`."""
-        sentences = [_closed(words) for words in sentences]
+        end = [reader.EOS]
+        sentences = [words if words[-1:] == end else [*words, *end] for words in sentences]
         ids, unknown = [], []
         for line, words in enumerate(sentences, start=first_line):
             line_ids, line_unknown = self._to_ids(words, line)
@@ -376,7 +374,8 @@ class LanguageModel:
 
     def unknown_words(self, text):
         """Returns which words of a text, or list of words, are not in the vocabulary, each once."""
-        return list(dict.fromkeys(word for word in _words(text) if word not in self._ids))
+        words = reader.split_words(text) if isinstance(text, str) else text
+        return [*dict.fromkeys(word for word in words if word not in self._ids)]
 
     def weights(self):
         """Returns the variables, {name: float32 array}; a name begins with its scope in configs."""
@@ -543,21 +542,11 @@ def _description(models):
     return "\n".join(lines)
 
 
-def _words(text):
-    """Returns the words of a text, or of a list of words."""
-    return reader.split_words(text) if isinstance(text, str) else list(text)
-
-
 def _lines(words):
     """Returns the lines of a list of words, each with the `<eos>` at its end."""
     ends = [i for i, word in enumerate(words, start=1) if word == reader.EOS]
     lines = [words[start:end] for start, end in zip([0, *ends], [*ends, len(words)])]
     return lines if lines[-1] else lines[:-1]
-
-
-def _closed(words):
-    """Returns the words of a line with an `<eos>` at the end."""
-    return words if words and words[-1] == reader.EOS else [*words, reader.EOS]
 
 
 def _check_finite(numbers):
@@ -724,7 +713,6 @@ def _parser():
 
 def main(argv=None):
     """Runs the command line of this module."""
-    command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("language_model.py"):
         args = _parser().parse_args(argv)
         with model_of(args) as model:

@@ -32,13 +32,17 @@ import warnings
 
 import numpy as np
 
+from ptb import reader
+from ptb.evaluate import perplexity
+from ptb.language_model import LanguageModel, model_of, say_unknown
 from ptb.saving import files
 from ptb.saving.checkpoint import hint_of_runs
 from ptb.saving.history import CSV
 from ptb.terminal import command_line
 from ptb.terminal.errors import UserError, shortened
 from ptb.terminal.progress import columns, counted
-from ptb.units import EXPLANATIONS
+from ptb.trained_model import read_models
+from ptb.units import EXPLANATIONS, as_read, best_explained
 
 COLUMNS = "epoch", "train_perplexity", "valid_perplexity"
 COMMANDS = "curves", "averages", "gates", "units"
@@ -416,11 +420,10 @@ def draw_gates(model, prompt, output, layer=None, units=None):
       UserError: there is no such layer or unit, the prompt has no words or more than fit,
         matplotlib is missing, or `output` cannot be written.
     """
-    from ptb.reader import EOS, split_words
-
     output = checked_output(output)
-    if len(split_words(prompt)) > MOST_WORDS:
-        raise UserError(f"the prompt has {len(split_words(prompt))} words; {MOST_WORDS} fit")
+    num_words = len(reader.split_words(prompt))
+    if num_words > MOST_WORDS:
+        raise UserError(f"the prompt has {num_words} words; {MOST_WORDS} fit")
     if units is not None and len({*units}) > MOST_UNITS:
         raise UserError(f"--units names {len({*units})} units; {MOST_UNITS} fit")
     gates = model.gates(prompt)
@@ -443,7 +446,7 @@ def draw_gates(model, prompt, output, layer=None, units=None):
     panel_rows = len(PANELS) // num_columns
     panel_heights = [0.5 + 0.11 * len(chosen[layer]) for layer in layers for _ in range(panel_rows)]
     expected = model.surprises(prompt)
-    words = [EOS, *(word for word, *_ in expected)]
+    words = [reader.EOS, *(word for word, *_ in expected)]
     with picture(output, dpi=100) as (matplotlib, figure):
         width = num_columns * max(2.5, 1.2 + 0.22 * num_words)
         figure.set_size_inches(width, 4 + sum(panel_heights))
@@ -568,8 +571,6 @@ def draw_text(words, values, title, output):
 
 def _places(words):
     """Returns (x, y, width) of as many words as fit a picture, in characters and rows."""
-    from ptb.reader import EOS
-
     places = []
     x = y = 0
     for word in words:
@@ -579,7 +580,7 @@ def _places(words):
         if y == PASSAGE_ROWS:
             break
         places.append((x, y, width))
-        x, y = (0, y + 1) if word == EOS else (x + width, y)
+        x, y = (0, y + 1) if word == reader.EOS else (x + width, y)
     return places
 
 
@@ -590,11 +591,6 @@ def _curves(args):
 
 def _averages(args):
     load_matplotlib()  # Where it is missing, nobody waits for TensorFlow to hear that.
-    from ptb import reader
-    from ptb.evaluate import perplexity
-    from ptb.language_model import LanguageModel, say_unknown
-    from ptb.trained_model import read_models
-
     data_path = files.local_path(args.data_path)
     texts = {}
     for part, path in zip(reader.PARTS[1:], reader.corpus_files(data_path)[1:]):
@@ -625,15 +621,11 @@ def _averages(args):
 
 def _read_text(file):
     """Returns the words of a text file, or of stdin where it is 0; see reader.read_lines."""
-    from ptb import reader
-
     return reader.split_words("".join(itertools.chain.from_iterable(reader.read_lines(file))))
 
 
 def _gates(args):
     load_matplotlib()
-    from ptb.language_model import model_of, say_unknown
-
     with model_of(args) as model:
         say_unknown(model, args.prompt)
         draw_gates(model, args.prompt, args.output, args.layer, args.units)
@@ -642,17 +634,14 @@ def _gates(args):
 
 def _units(args):
     load_matplotlib()
-    from ptb import reader, units
-    from ptb.language_model import model_of, say_unknown
-
     words = _read_text(0 if args.text == "-" else files.local_path(args.text))
     with model_of(args) as model:
         say_unknown(model, words)
-        found = units.best_explained(model, words, args.by)
+        found = best_explained(model, words, args.by)
         rows = [(*unit[:3], f"{unit.correlation:.3f}") for unit in found]
         for row in ("layer", "unit", "explained_by", "correlation"), *rows:
             print(*row, sep="\t", file=args.said)
-        words = units.as_read(model, words)
+        words = as_read(model, words)
         words = words[: len(_places(words))]
         states = [*model.cell_states([[reader.EOS, *words]])][1:]
     best = found[0]
@@ -730,7 +719,6 @@ def _parser():
 
 def main(argv=None):
     """Runs the command line of this module."""
-    command_line.print_whatever_it_is()
     with command_line.errors_in_one_line("plot.py"):
         argv = sys.argv[1:] if argv is None else argv
         if argv[:1] not in ([name] for name in (*COMMANDS, "-h", "--help")):

@@ -11,15 +11,10 @@ PROGRAMS = ("cluster", "export", "language_model", "plot")
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(FOLDER)
 
-
-def _started():
-    """Returns the path of what was started, or its name, as after `python -m ptb.plot`."""
-    if sys.argv[0] == "-m":
-        return sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("ptb.") + ".py"
-    return sys.argv[0]
-
-
-folder, name = os.path.split(os.path.abspath(_started()))
+path = sys.argv[0]
+if path == "-m":  # as after `python -m ptb.plot`
+    path = sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("ptb.") + ".py"
+folder, name = os.path.split(os.path.abspath(path))
 if folder != FOLDER or not name.endswith(".py"):
     raise ImportError(f"the package is to be imported from {PROJECT}")
 stem = name.removesuffix(".py")

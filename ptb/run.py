@@ -68,7 +68,7 @@ def open_run(plan, raw_data):
             locked.enter_context(files.lock(folder))
             files.remove_unfinished(folder)
             found, damaged = checkpoint.newest(folder, plan.before)
-            this_run = Run(folder, plan, raw_data, facts, (found, damaged))
+            this_run = Run(folder, plan, raw_data, facts, (found, damaged), line)
             return folder, found and found.path, found and _as_json(found.position)
 
         folder, path, position = worker.first_says(find)
@@ -76,7 +76,7 @@ def open_run(plan, raw_data):
             found = path and checkpoint.Checkpoint(
                 path, facts, _from_json(position, plan), plan.source.vocabulary
             )
-            this_run = Run(folder, plan, raw_data, facts, (found, set()))
+            this_run = Run(folder, plan, raw_data, facts, (found, set()), line)
         with line.below_output():
             line.show("Building the model", at_once=True)
             try:
@@ -120,15 +120,17 @@ class Run:
     Attributes:
       folder: its path.
       plan: the plan.Plan.
+      line: the progress.Line below what is printed.
       position: the checkpoint.Position in its newest whole checkpoint; of several workers each has
         the state of its own rows.
       max_max_epoch: epochs of the whole run.
       checkpoint_path: the path of its newest whole checkpoint; None where there is none yet.
     """
 
-    def __init__(self, folder, plan, raw_data, facts, newest):
+    def __init__(self, folder, plan, raw_data, facts, newest, line):
         self.folder = folder
         self.plan = plan
+        self.line = line
         self.max_max_epoch = plan.config.max_max_epoch
         self._raw_data = raw_data
         self._facts = facts
@@ -203,7 +205,8 @@ class Run:
         """
         self._set_variables(session)
         self.save_history(self.position.history)
-        with Training(self, session, model, valid_model) as training:
+        training = Training(self, session, model, valid_model)
+        with training.stop_request, training.events, self.line:
             self._print_start(session)
             try:
                 yield training
@@ -232,10 +235,7 @@ class Run:
     def _print_start(self, session):
         """Prints what is about to run, on what, and where it begins or goes on."""
         plan = self.plan
-        num_parameters = sum(v.shape.num_elements() for v in tf.trainable_variables())
-        monitor.print_start(
-            plan, self._raw_data, num_parameters, machine.description(session), self.folder
-        )
+        monitor.print_start(plan, self._raw_data, machine.description(session), self.folder)
         notes = machine.notes(plan.number_type, plan.flags.rnn_mode)
         notes += how_it_is_read(
             plan.corpus.folder, self._raw_data, plan.source.vocabulary, plan.config.vocab_size,
@@ -270,7 +270,7 @@ class Run:
         )
 
     def save(self, position, values):
-        """Writes a checkpoint, removes those that are no longer needed, and returns its path.
+        """Writes a checkpoint, and removes those that are no longer needed.
 
         Args:
           position: the checkpoint.Position.
@@ -289,7 +289,6 @@ class Run:
             return self.checkpoint_path
 
         self.checkpoint_path = self._worker.first_says(write)
-        return self.checkpoint_path
 
     def load(self, session, path):
         """Loads the variables at a path, as a saver takes it, into the sessions of all workers."""
@@ -338,14 +337,10 @@ class Run:
                 )
             raise UserError(f"cannot save in {self.folder}: {reason}; {what_stays}") from error
 
-    def stopped(self, signum, path, failure):
-        """Returns what to raise for a request to stop, when the run is saved in a checkpoint.
-
-        Args:
-          signum, failure: see errors.stopped.
-          path: that of the checkpoint.
-        """
-        return stopped(signum, failure, f"stopped; {self._same_command} goes on from {path}")
+    def stopped(self, signum, failure):
+        """Returns what to raise for a request to stop when the run is saved; see errors.stopped."""
+        way_on = f"{self._same_command} goes on from {self.checkpoint_path}"
+        return stopped(signum, failure, f"stopped; {way_on}")
 
     def out_of_memory(self, error):
         """Returns the UserError for an error that memory_needed knows."""
@@ -363,7 +358,7 @@ class Run:
 
 
 class Training:
-    """A run in a session, which is told of each step; use it in a `with`, see Run.going_on.
+    """A run in a session, which is told of each step; see Run.going_on.
 
     Attributes:
       position: the checkpoint.Position. It moves here only: after a training step, after an epoch
@@ -376,23 +371,14 @@ class Training:
         self._session = session
         self._input = model.input
         self._valid_input = valid_model.input
-        self._events = this_run.event_file(model.input.epoch_size)
-        self._display = monitor.Monitor(this_run.plan.config, model.input.epoch_size)
-        self._stop_request = StopRequest()
-        self._entered = contextlib.ExitStack()
+        self.events = this_run.event_file(model.input.epoch_size)
+        self._display = monitor.Monitor(
+            this_run.plan.config, model.input.epoch_size, this_run.line
+        )
+        self.stop_request = StopRequest()
         self._save_seconds = 60 * this_run.plan.flags.save_minutes  # between two checkpoints
         self._saved_at = time.perf_counter()
         self._valid_seconds = 0.0  # duration of the last validation
-
-    def __enter__(self):
-        with contextlib.ExitStack() as entered:
-            for each in self._stop_request, self._events, self._display:
-                entered.enter_context(each)
-            self._entered = entered.pop_all()
-        return self
-
-    def __exit__(self, *error):
-        return self._entered.__exit__(*error)
 
     def epochs_left(self):
         """Returns the numbers, from 0, of the epochs that are not trained to their end."""
@@ -407,8 +393,13 @@ class Training:
         return Follower(self._validated)
 
     def after_test_step(self):
-        """To be called after every step of the test; stops or saves as after any other step."""
-        self._save_when_due()
+        """To be called after every step of a test; stops, but does not save: all is saved then.
+
+        While the best epoch is tested, the session has its variables, not those of the last one.
+        """
+        signum, _ = cluster.this_worker().agree(self.stop_request.signum, is_due=False)
+        if signum:
+            raise self._run.stopped(signum, self.stop_request.failure)
 
     def _trained(self, cost, now):
         self.position = dataclasses.replace(
@@ -417,7 +408,7 @@ class Training:
         so_far = self._perplexity("train", now)
         if now.step % max(self._input.epoch_size // LOSSES_AN_EPOCH, 1) == 0:
             with self._run.saving():
-                self._events.add(self._steps_done(), {"Training Loss": cost})
+                self.events.add(self._steps_done(), {"Training Loss": cost})
         self._display.train_step(self.position, so_far)
         self._save_when_due()
 
@@ -434,15 +425,6 @@ class Training:
             raise FloatingPointError(f"the {what} perplexity is infinite at step {now.step}")
         return so_far
 
-    def after_best_test_step(self):
-        """To be called after every step of the best epoch's test; stops, but does not save."""
-        # The session has the variables of the best epoch, and not those of the last one.
-        signum, _ = cluster.this_worker().agree(self._stop_request.signum, is_due=False)
-        if signum:
-            raise self._run.stopped(
-                signum, self._run.checkpoint_path, self._stop_request.failure
-            )
-
     def end_epoch(self, learning_rate, train_perplexity, valid_perplexity):
         """Remembers an epoch, moves on to the start of the next one, and saves."""
         rows = self._input.batch_size * cluster.this_worker().number
@@ -454,12 +436,12 @@ class Training:
         results = (*self.position.history, result)
         loss = math.log(valid_perplexity) * self._input.num_steps  # mean cost of a step
         with self._run.saving():
-            if not self._events.graph_is_there:  # It would take too long at the start of a run.
-                self._events.add_graph(tf.get_default_graph())
-            self._events.add(
+            if not self.events.graph_is_there:  # It would take too long at the start of a run.
+                self.events.add_graph(tf.get_default_graph())
+            self.events.add(
                 self._steps_done(), {"Learning Rate": learning_rate, "Validation Loss": loss}
             )
-            self._events.add(len(results), {
+            self.events.add(len(results), {
                 "Train Perplexity": train_perplexity, "Valid Perplexity": valid_perplexity,
             })
         self._save(Position(epoch=len(results), history=results))
@@ -467,9 +449,9 @@ class Training:
 
     def refuse_lost_output(self):
         """Raises what errors.stopped returns where the output of a finished run is lost."""
-        if self._stop_request.failure:
+        if self.stop_request.failure:
             raise stopped(
-                self._stop_request.signum, self._stop_request.failure,
+                self.stop_request.signum, self.stop_request.failure,
                 f"the run in {self._run.folder} is finished",
             )
 
@@ -487,11 +469,11 @@ class Training:
                 lambda: self._run.best_path(self.position.history)
             )
             best_test = best_path and self._test(test_model, best_path)
-        path = self._save(dataclasses.replace(
+        self._save(dataclasses.replace(
             self.position, test=test_perplexity, best_test=best_test
         ))
         monitor.print_best(self.position, best_path)
-        return os.path.join(path, checkpoint.VARIABLES)
+        return os.path.join(self._run.checkpoint_path, checkpoint.VARIABLES)
 
     def _test(self, model, best_path):
         """Returns the test perplexity of the best epoch's checkpoint.
@@ -499,7 +481,7 @@ class Training:
         The variables in the session are those of the run's last checkpoint before and afterwards.
         """
         self._run.load(self._session, os.path.join(best_path, checkpoint.VARIABLES))
-        test_perplexity = text_perplexity(self._session, model, self.after_best_test_step)
+        test_perplexity = text_perplexity(self._session, model, self.after_test_step)
         last = os.path.join(self._run.checkpoint_path, checkpoint.VARIABLES)
         self._run.load(self._session, last)
         return test_perplexity
@@ -511,15 +493,14 @@ class Training:
     def _save_when_due(self):
         """Saves when it is time to; saves and raises errors.stopped when that was asked for."""
         is_due = time.perf_counter() - self._saved_at >= self._save_seconds
-        signum, is_due = cluster.this_worker().agree(self._stop_request.signum, is_due)
-        if signum:
-            path = self._save(self.position)
-            raise self._run.stopped(signum, path, self._stop_request.failure)
-        if is_due:
+        signum, is_due = cluster.this_worker().agree(self.stop_request.signum, is_due)
+        if signum or is_due:
             self._save(self.position)
+        if signum:
+            raise self._run.stopped(signum, self.stop_request.failure)
 
     def _save(self, position):
-        """Writes a checkpoint with a Position, which is the run's from then on; returns its path.
+        """Writes a checkpoint with a Position, which is the run's from then on.
 
         Raises FloatingPointError where a weight is NaN or infinite; nothing is written then.
         """
@@ -530,10 +511,9 @@ class Training:
             if not np.isfinite(value).all():
                 raise FloatingPointError(f"{name} is not finite any more")
         state = worker.all_rows(position.state)
-        path = self._run.save(dataclasses.replace(position, state=state), values)
+        self._run.save(dataclasses.replace(position, state=state), values)
         self.position = position
         self._saved_at = time.perf_counter()
-        return path
 
 
 class Follower:

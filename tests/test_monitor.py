@@ -29,7 +29,8 @@ def watch(epoch_size, epochs, clock, seconds=0.5):
     """Tells a Monitor of a training in which each step costs 3.0 nats and takes some seconds."""
     config = models.TinyConfig()
     config.max_max_epoch = epochs
-    with monitor.Monitor(config, epoch_size) as display:
+    with progress.Line() as line, line.below_output():
+        display = monitor.Monitor(config, epoch_size, line)
         for epoch in range(epochs):
             for step in range(1, epoch_size + 1):
                 clock.now += 5 if epoch == 0 and step < 10 else seconds  # the first ones are slow

@@ -541,20 +541,15 @@ def _state(path, facts):
 def _position(fields):
     """Returns the Position of the fields in run.json; ValueError or TypeError where it is none."""
     history = tuple(EpochResult(*map(_number, result)) for result in fields["history"])
-    position = Position(**{**fields, "history": history})
-    for number in position.epoch, position.step:
-        if _checked(number, int) < 0:
-            raise ValueError
+    numbers = {
+        name: _number(value) for name, value in fields.items()
+        if name in ("costs", "seconds") or name in ("test", "best_test") and value is not None
+    }
+    position = Position(**{**fields, **numbers, "history": history})
     _checked(position.state, type(None))  # It is in a file of its own.
-    if len(history) != position.epoch:
+    if _checked(position.step, int) < 0 or len(history) != _checked(position.epoch, int):
         raise ValueError
-    test, best_test = (
-        None if test is None else _number(test) for test in (position.test, position.best_test)
-    )
-    return dataclasses.replace(
-        position, costs=_number(position.costs), seconds=_number(position.seconds), test=test,
-        best_test=best_test,
-    )
+    return position
 
 
 def _number(value):

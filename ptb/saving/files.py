@@ -344,7 +344,8 @@ def _lock_file(file, folder):
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_there(file):  # set_aside has just renamed the folder.
+            # set_aside may have renamed the folder just before.
+            if not is_still(file.name, os.fstat(file.fileno())):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         else:
             file.seek(0)
@@ -364,11 +365,6 @@ def _lock_file(file, folder):
     with contextlib.suppress(OSError):  # The disk may be full.
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-
-
-def _is_there(file):
-    """Returns whether an open file is still the one that its path leads to."""
-    return is_still(file.name, os.fstat(file.fileno()))
 
 
 def is_still(path, stat):

@@ -4,6 +4,7 @@ A `tf.summary.FileWriter` writes from a thread of its own, and what it cannot wr
 a word. Here an event file is written at once, and what cannot be written is an error.
 """
 
+import contextlib
 import csv
 import glob
 import os
@@ -62,7 +63,7 @@ def write_csv(folder, results):
             table.writerow([number, *values, int(number == best)])
 
 
-class EventFile:
+class EventFile(contextlib.AbstractContextManager):
     """The event file of this process in a run's folder; use it in a `with`.
 
     It appears with its first point. Those of earlier processes are merged into one, so that a run
@@ -85,9 +86,6 @@ class EventFile:
         self._folder = folder
         self._records = None
         self.graph_is_there = folder is None or _merge(folder, steps_done)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         if self._records:

@@ -31,10 +31,7 @@ def facts_of(config, flags, number_type, texts, init_from):
     """
     return {
         **({"init_from": init_from} if init_from else {}),
-        "config": {
-            **{name: int(getattr(config, name)) for name in WHOLE},
-            **{name: float(getattr(config, name)) for name in POSITIVE},
-        },
+        "config": {name: getattr(config, name) for name in (*WHOLE, *POSITIVE)},
         "corpus": {os.path.basename(path): files.sha256_of(path) for path, _ in texts.values()},
         "ids": {
             part: hashlib.sha256(np.asarray(ids, np.int32)).hexdigest()

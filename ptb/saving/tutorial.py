@@ -11,10 +11,8 @@ import os
 import re
 import typing
 
-from ptb.saving import files
-from ptb.saving.checkpoint import CELL, LAYER_NAMES, hint_of_runs
+from ptb.saving.checkpoint import CELL, LAYER_NAMES, hint_of_runs, read_variables
 from ptb.terminal.errors import UserError
-from ptb.terminal.quiet import tf
 
 TUTORIALS_NAMES = (  # of the variables of a layer
     LAYER_NAMES,  # basic mode, TensorFlow 1.2 to 1.15
@@ -47,12 +45,7 @@ def find(path):
     path = os.fspath(path).removesuffix(".index")
     if not os.path.exists(f"{path}.index"):
         path = _of_most_steps(path)
-    folder, name = os.path.split(path)
-    try:
-        with files.plain_folder(folder) as plain:
-            shapes = dict(tf.train.list_variables(os.path.join(plain, name)))
-    except (tf.errors.OpError, ValueError) as error:
-        raise UserError(f"{path} cannot be read; it is damaged, or no checkpoint") from error
+    shapes = {name: value.shape for name, value in read_variables(path).items()}
     names = {}
     for layer in itertools.count():
         cell = CELL.format(layer)

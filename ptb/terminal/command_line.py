@@ -71,7 +71,6 @@ def run(main, argv=None):
     for a bad value. Here each of these is one line; see errors_in_one_line.
     """
     argv = sys.argv if argv is None else argv
-    print_whatever_it_is()
     status = None
     with errors_in_one_line(argv[0]):
         if {"-h", "-help", "--help", "--helpfull", "--helpshort"}.intersection(argv[1:]):
@@ -260,6 +259,7 @@ def errors_in_one_line(script):
     written to, the program goes on without it.
     """
     script = os.path.basename(script)
+    print_whatever_it_is()
     with contextlib.redirect_stderr(Output(sys.stderr)):
         try:
             yield

@@ -3,7 +3,6 @@
 What it shows is told to it; it looks at the clock and the current folder alone, and writes no file.
 """
 
-import contextlib
 import datetime
 import os
 import pathlib
@@ -11,19 +10,18 @@ import time
 
 from ptb.saving.history import best_epoch
 from ptb.terminal.command_line import as_typed
-from ptb.terminal.progress import Line, counted
+from ptb.terminal.progress import counted
 
 WARM_UP = 10  # steps that are left out of every forecast, because the first ones are slow
 FORECAST_AT = 100  # steps after which the length of the run is said
 
 
-def print_start(plan, raw_data, num_parameters, machine, folder):
+def print_start(plan, raw_data, machine, folder):
     """Prints what is about to run, on what, and where it saves.
 
     Args:
       plan: the plan.Plan.
       raw_data: what reader.ptb_raw_data returned for it.
-      num_parameters: how many numbers the model's variables have.
       machine: what computes, in words.
       folder: the run's folder.
     """
@@ -32,7 +30,7 @@ def print_start(plan, raw_data, num_parameters, machine, folder):
     train, valid, test = (f"{len(ids):,}" for ids in texts)
     print(
         f"Configuration {flags.config.lower()}: {config.num_layers} x {config.hidden_size} units, "
-        f"{num_parameters:,} parameters, {flags.rnn_mode} mode, {plan.number_type}, "
+        f"{plan.num_weights:,} parameters, {flags.rnn_mode} mode, {plan.number_type}, "
         f"seed {flags.seed}\n"
         f"Corpus {corpus.folder} ({corpus.kind}): {train} words to train on, {valid} valid, "
         f"{test} test, {num_types:,} types\n"
@@ -116,32 +114,21 @@ def print_best(position, path):
 
 
 class Monitor:
-    """Shows how far a training is; use it in a `with`.
-
-    Within it a live line stands under the printed lines, on a terminal only, and after FORECAST_AT
-    steps a line says how long the run will take.
+    """Shows how far a training is, and says after FORECAST_AT steps how long the run will take.
 
     Args:
       config: the configuration.
       epoch_size: training steps of an epoch.
+      line: the progress.Line that shows it, on a terminal only.
     """
 
-    def __init__(self, config, epoch_size):
+    def __init__(self, config, epoch_size, line):
         self._words_per_step = config.batch_size * config.num_steps
         self._epochs = config.max_max_epoch
         self._epoch_size = epoch_size
         self._steps_here = 0  # training steps that this process has done
         self._warm_since = time.perf_counter()  # when WARM_UP of them were done
-        self._line = Line()
-        self._entered = contextlib.ExitStack()
-
-    def __enter__(self):
-        self._entered.enter_context(self._line)
-        self._entered.enter_context(self._line.below_output())
-        return self
-
-    def __exit__(self, *_):
-        self._entered.close()
+        self._line = line
 
     def train_step(self, position, perplexity):
         """To be told the checkpoint.Position after every training step, and its perplexity."""

@@ -11,7 +11,7 @@ PATIENCE = 1.0  # seconds that work takes before anything of it is shown
 INTERVAL = 0.2  # seconds between two updates
 
 
-class Line:
+class Line(contextlib.AbstractContextManager):
     """One line on stderr where that is a terminal; else nothing.
 
         with Line() as line, line.below_output():
@@ -56,9 +56,6 @@ class Line:
             contextlib.redirect_stderr(_Above(sys.stderr, self)),
         ):
             yield
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.clear()

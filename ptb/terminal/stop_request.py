@@ -8,7 +8,7 @@ import threading
 from ptb.terminal.errors import READER_GONE, STOP_SIGNALS, Output
 
 
-class StopRequest:
+class StopRequest(contextlib.ExitStack):
     """While it is entered, a signal that asks to stop is kept in `signum`.
 
     These are Ctrl-C, the end of a terminal, and what batch systems send before they end a job. A
@@ -21,31 +21,25 @@ class StopRequest:
     """
 
     def __init__(self):
+        super().__init__()  # What it does is undone when it is left.
         self.signum = None
         self.failure = None
-        self._before = {}
-        self._streams = contextlib.ExitStack()
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for signum in STOP_SIGNALS:
                 handler = signal.getsignal(signum)
                 if handler not in (signal.SIG_IGN, None):
-                    self._before[signum] = handler
+                    self.callback(signal.signal, signum, handler)
                     signal.signal(signum, self._keep)
         stdout, stderr = Output(sys.stdout, self._lose_output), Output(sys.stderr)
-        self._streams.enter_context(contextlib.redirect_stdout(stdout))
-        self._streams.enter_context(contextlib.redirect_stderr(stderr))
+        self.enter_context(contextlib.redirect_stdout(stdout))
+        self.enter_context(contextlib.redirect_stderr(stderr))
         return self
-
-    def __exit__(self, *_):
-        self._streams.close()
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
 
     def _keep(self, signum, _):
         self.signum = signum
-        if signal.SIGINT in self._before:
+        if signal.getsignal(signal.SIGINT) == self._keep:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def _lose_output(self, error):
