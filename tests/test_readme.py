@@ -14,6 +14,7 @@ README = ROOT / "README.md"
 CHINESE = ROOT / "ptb" / "docs" / "README.zh-CN.md"
 MEASUREMENTS = ROOT / "ptb" / "docs" / "measurements.md"
 ASKING = ROOT / "ptb" / "docs" / "asking.md"
+AVERAGES = ROOT / "ptb" / "docs" / "averages.md"
 
 
 def table(path, header):
@@ -91,6 +92,16 @@ def test_chinese_results_are_the_english_ones():
     english = numbers(README, "| | seed |")
     assert len(chinese) > 5
     assert [row for row in chinese if row not in english] == []
+
+
+def test_averages_are_those_of_the_guide():
+    header = "| `python -m ptb.plot averages "
+    english, chinese = ([cells for _, *cells in table(page, header)] for page in (README, CHINESE))
+    assert english == chinese
+    guide = {row[0]: f"{row[1]} / {row[2]}" for row in table(AVERAGES, "| models |")}
+    assert english[0] == [guide[number] for number in ("1", "2", "5", "10")]
+    paper = [row[1:] for row in table(AVERAGES, "| the paper's averages")][0]
+    assert english[1][1:] == paper[:3]
 
 
 def test_curve_of_the_original_is_that_of_the_table():
