@@ -131,12 +131,15 @@ def test_wide_ascii_is_refused_although_it_could_be_read(encoding, guess, tmp_pa
     assert (tmp_path / "converted.txt").read_text(encoding="utf-8") == "the cat sat\n"
 
 
-def test_line_that_is_unlike_the_others_is_not_a_reason_to_convert_them(text_file):
-    path = text_file("l’été\n".encode() * 5 + "café\n".encode("ISO-8859-1"))
+@pytest.mark.parametrize("number", [1, 4, 6])
+def test_line_that_is_unlike_the_others_is_not_a_reason_to_convert_them(number, text_file):
+    lines = ["l’été\n".encode()] * 5
+    lines.insert(number - 1, "café\n".encode("ISO-8859-1"))
+    path = text_file(b"".join(lines))
     with pytest.raises(UserError) as error:
         reader.ptb_raw_data(path.parent)
     assert str(error.value) == (
-        f"{path}: line 6 is not UTF-8, unlike the lines before it; mend it, or take it out"
+        f"{path}: line {number} is not UTF-8, unlike most others; mend it, or take it out"
     )
 
 

@@ -74,7 +74,7 @@ def what_is_not_utf8(path):
             elif not line.isascii():
                 num_others += 1
     if num_others > len(sample):
-        return f"line {number} is not UTF-8, unlike the lines before it; mend it, or take it out"
+        return f"line {number} is not UTF-8, unlike most others; mend it, or take it out"
     guess, encoding = _encoding_of(start, b"".join(sample))
     where = f"line {number}" if number else "it"
     return (
